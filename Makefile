@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+.DEFAULT_GOAL := help
+.PHONY: help setup run start stop status test lint format clean
+
+PYTHON ?=
+SOURCE ?= simulator
+BIN := .venv/bin
+# Any Python can say what is missing; local/setup.py itself looks for the 3.11 that is needed.
+ANY_PYTHON = $(shell for p in "$(PYTHON)" python3.11 python3 python; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
+STACK = $(BIN)/python -m local
+CHOICE = --source $(SOURCE) $(if $(DATA),--data $(DATA))
+
+ifdef JAVA_HOME
+export JAVA_HOME
+endif
+
+help: ## Show this list
+	@echo "Rankmill. Targets:"
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
+	@echo "Choices: SOURCE=simulator|kuairand|... (conf/NAME.yaml)  DATA=folder  PYTHON=python3.11  JAVA_HOME=jdk-17"
+
+setup: ## Create or reuse .venv from requirements.txt
+	@if [ -z "$(ANY_PYTHON)" ]; then echo "Python 3.11 is needed and no Python was found. Install it (Debian, Ubuntu: apt-get install python3.11 python3.11-venv), or say where it is: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; fi
+	@"$(ANY_PYTHON)" local/setup.py $(if $(PYTHON),--python "$(PYTHON)")
+
+run: setup ## Run everything: data, bootstrap, three hours on Airflow, the table; serves until Ctrl-C
+	@$(STACK) run $(CHOICE)
+
+start: setup ## Start database, MLflow and Airflow in the background
+	@$(STACK) start $(CHOICE)
+
+stop: ## Stop what `make start` or an interrupted run left running
+	@$(STACK) stop $(CHOICE)
+
+status: ## Show the processes and addresses
+	@$(STACK) status $(CHOICE)
+
+test: setup ## Lint, types and all tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Lint and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## Delete caches; with STATE=yes also what SOURCE has made (stops nothing)
+	@find . -path ./.venv -prune -o -path ./.rankmill -prune -o -type d \( -name __pycache__ -o -name .ruff_cache -o -name .mypy_cache -o -name .pytest_cache -o -name .hypothesis \) -prune -exec rm -rf {} +
+	@$(if $(filter yes,$(STATE)),$(STACK) clean $(CHOICE),echo "Caches deleted. The results of SOURCE=$(SOURCE) are kept; make clean STATE=yes deletes them.")
+
+bench-%: setup ## Run benchmarks/%.py, e.g. make bench-kuairand DATA=folder
+	@$(BIN)/python benchmarks/$*.py $(if $(DATA),--data $(DATA)) $(ARGS)

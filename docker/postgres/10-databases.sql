@@ -1,0 +1,3 @@
+-- Runs once, on an empty volume; POSTGRES_DB has made `airflow` already.
+CREATE DATABASE mlflow;
+CREATE DATABASE catalog;

@@ -1,0 +1,106 @@
+"""Labels, which exist only relative to a cut.
+
+``labels(samples, outcomes, cut)`` uses outcomes known before ``cut`` and masks what is still open
+there: a sample whose attribution window ends after the cut has no label yet, neither 1 nor 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store import hours as hr
+
+__all__ = ["LABELS", "Label", "label_column", "labelled"]
+
+_SECOND: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is learned: whether an action followed, or how much of it.
+
+    Attributes:
+        action: the outcome that decides it; its window is the label's.
+        summed: the sum of the action's values (seconds of stay) instead of 0 or 1.
+        undone_by: an action that takes the outcome back (a cancelled order is no conversion).
+    """
+
+    action: str
+    summed: bool = False
+    undone_by: str | None = None
+
+
+LABELS: Final[Mapping[str, Label]] = {
+    "click": Label("click"),
+    "long_view": Label("long_view"),
+    "conversion": Label("order", undone_by="cancel"),
+    "stay": Label("stay", summed=True),
+    "follow": Label("follow"),
+}
+
+
+def label_column(name: str) -> str:
+    """The column that holds label ``name``."""
+    return f"label_{name}"
+
+
+def labelled(
+    samples: pa.Table, outcomes: pa.Table, cut: str, windows: Mapping[str, int]
+) -> pa.Table:
+    """``samples`` with a float32 column per label; null where it is immature at ``cut``.
+
+    A label whose action the source does not declare is absent, not negative.
+
+    Args:
+        samples: has ``sample_id`` and ``event_time``.
+        outcomes: rows of table ``outcomes``; those known at or after ``cut`` are not used.
+        cut: hour name; its start is the instant of the cut.
+        windows: the source's declared actions, with their attribution windows in seconds.
+    """
+    instant = hr.start_of(cut)
+    known = outcomes.filter(pc.less(outcomes["ingested_at"], pa.scalar(instant)))
+    shown_at = pc.cast(samples["event_time"], pa.int64()).to_numpy()
+    cut_micros = int(instant.timestamp()) * _SECOND
+    row_of = pc.index_in(known["sample_id"], value_set=samples["sample_id"].combine_chunks())
+    found = known.filter(pc.is_valid(row_of))
+    rows = pc.drop_null(row_of).to_numpy().astype(np.int64)
+    for name, label in LABELS.items():
+        if label.action not in windows:
+            continue
+        window = windows[label.action] * _SECOND
+        values = _values(found, rows, shown_at, label, window, windows)
+        immature = shown_at + window > cut_micros
+        column = pa.array(values.astype(np.float32), mask=immature)
+        samples = samples.append_column(label_column(name), column)
+    return samples
+
+
+def _values(
+    found: pa.Table,
+    rows: npt.NDArray[np.int64],
+    shown_at: npt.NDArray[np.int64],
+    label: Label,
+    window: int,
+    windows: Mapping[str, int],
+) -> npt.NDArray[np.float64]:
+    """The label's value of every sample: how much of its action fell inside the window."""
+
+    def total(action: str, within: int, summed: bool) -> npt.NDArray[np.float64]:
+        chosen = pc.equal(found["action"], action).to_numpy()
+        at = pc.cast(found["event_time"], pa.int64()).to_numpy()[chosen]
+        target = rows[chosen]
+        inside = (at >= shown_at[target]) & (at - shown_at[target] <= within)
+        amount = pc.fill_null(found["value"], 0.0).to_numpy()[chosen][inside] if summed else None
+        return np.bincount(target[inside], amount, len(shown_at)).astype(np.float64)
+
+    value = total(label.action, window, label.summed)
+    if label.undone_by is not None and label.undone_by in windows:
+        value = value - total(label.undone_by, windows[label.undone_by] * _SECOND, label.summed)
+    return value if label.summed else (value > 0).astype(np.float64)

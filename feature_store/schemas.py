@@ -1,0 +1,306 @@
+"""Every table of the store: its columns, its partition and its grain. Declared once, never inferred.
+
+Times are microseconds in UTC, identifiers are strings, money and durations inside counts are exact
+integers (cents, milliseconds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from feature_store.views import VIEWS, FeatureView, dense_columns, sparse_columns
+
+__all__ = [
+    "ACTIONS",
+    "ENTITY_TABLES",
+    "EVALUATIONS",
+    "EVALUATION_GROUPS",
+    "EVENTS",
+    "GATE_RESULTS",
+    "ITEMS",
+    "OUTCOMES",
+    "OUTCOME_ACTIONS",
+    "PROMOTIONS",
+    "QUARANTINE",
+    "ROOMS",
+    "ROOM_ITEMS",
+    "SAMPLES",
+    "SAMPLE_KEYS",
+    "SOURCE_EVENTS",
+    "TABLES",
+    "TARGET_TYPES",
+    "TIMESTAMP",
+    "USERS",
+    "TableSpec",
+    "optional",
+    "with_hour",
+]
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+OUTCOME_ACTIONS: Final = (
+    "click", "long_view", "stay", "cart", "favor", "order", "cancel",
+    "follow", "comment", "like", "share", "hate",
+)  # fmt: skip
+ACTIONS: Final = ("impression", *OUTCOME_ACTIONS)
+TARGET_TYPES: Final = ("item", "room")
+
+
+def _field(name: str, kind: pa.DataType, required: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=not required)
+
+
+def optional(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with every column nullable, as files and frames hold it."""
+    return pa.schema([column.with_nullable(True) for column in schema])
+
+
+def with_hour(schema: pa.Schema) -> pa.Schema:
+    """``schema`` plus the identity partition column ``hour``: the run that learned of the row."""
+    return schema.append(_field("hour", pa.string(), required=True))
+
+
+# What a source adapter yields: one row per event, as it arrived. `ingested_at` may be null for a
+# historical file, which is then taken as having arrived when it happened.
+SOURCE_EVENTS: Final = pa.schema(
+    [
+        _field("event_id", pa.string(), required=True),
+        _field("event_time", TIMESTAMP, required=True),
+        _field("ingested_at", TIMESTAMP),
+        _field("request_id", pa.string()),
+        _field("impression_id", pa.string()),
+        _field("user_id", pa.string(), required=True),
+        _field("target_type", pa.string(), required=True),  # item | room
+        _field("target_id", pa.string(), required=True),
+        _field("item_id", pa.string()),
+        _field("room_id", pa.string()),  # live room, or the item's host
+        _field("scene", pa.string()),
+        _field("position", pa.int32()),  # 1-based
+        _field("action", pa.string(), required=True),
+        _field("value", pa.float64()),  # seconds of stay, or amount of an order
+        _field("query", pa.string()),
+        _field("propensity", pa.float64()),
+    ]
+)
+
+EVENTS: Final = with_hour(
+    SOURCE_EVENTS.set(
+        SOURCE_EVENTS.get_field_index("ingested_at"),
+        _field("ingested_at", TIMESTAMP, required=True),
+    )
+)
+
+# One row per rejected source row: its columns as text (whatever they held), and why.
+QUARANTINE: Final = with_hour(
+    pa.schema(
+        [
+            _field("event_id", pa.string()),
+            _field("reason", pa.string(), required=True),
+            _field("row_json", pa.string(), required=True),
+        ]
+    )
+)
+
+_ATTRIBUTES: Final = [
+    _field("numeric", pa.map_(pa.string(), pa.float64())),
+    _field("categorical", pa.map_(pa.string(), pa.string())),
+]
+
+
+def _entity(key: str, *columns: pa.Field) -> pa.Schema:
+    """One row per entity and `valid_from`; free attributes by name in two maps."""
+    return with_hour(
+        pa.schema(
+            [
+                _field(key, pa.string(), required=True),
+                _field("valid_from", TIMESTAMP, required=True),
+                *columns,
+                *_ATTRIBUTES,
+            ]
+        )
+    )
+
+
+USERS: Final = _entity("user_id")
+ITEMS: Final = _entity("item_id", _field("category", pa.string()), _field("room_id", pa.string()))
+ROOMS: Final = _entity("room_id", _field("host_id", pa.string()), _field("category", pa.string()))
+
+# What a room explained and when; `valid_to` is null while it is still being explained. Core items
+# are the room's standing offer.
+ROOM_ITEMS: Final = with_hour(
+    pa.schema(
+        [
+            _field("room_id", pa.string(), required=True),
+            _field("item_id", pa.string(), required=True),
+            _field("valid_from", TIMESTAMP, required=True),
+            _field("valid_to", TIMESTAMP),
+            _field("core", pa.bool_(), required=True),
+        ]
+    )
+)
+
+ENTITY_TABLES: Final = {"users": USERS, "items": ITEMS, "rooms": ROOMS, "room_items": ROOM_ITEMS}
+
+# One row per gate and hour: what was measured, what was expected, and the verdict.
+GATE_RESULTS: Final = with_hour(
+    pa.schema(
+        [
+            _field("gate", pa.string(), required=True),
+            _field("value", pa.float64()),
+            _field("expected", pa.float64()),
+            _field("level", pa.string(), required=True),  # pass | warn | fail | accepted
+            _field("message", pa.string(), required=True),
+        ]
+    )
+)
+
+# What identifies a sample, besides its features.
+SAMPLE_KEYS: Final = (
+    _field("sample_id", pa.string(), required=True),  # impression_id, else the event_id
+    _field("group_id", pa.string(), required=True),  # the ranking group, unique over all hours
+    _field("as_of", TIMESTAMP, required=True),
+    _field("event_time", TIMESTAMP, required=True),
+    _field("ingested_at", TIMESTAMP, required=True),
+    _field("request_id", pa.string()),
+    _field("user_id", pa.string(), required=True),
+    _field("target_id", pa.string(), required=True),
+    _field("item_id", pa.string()),
+    _field("room_id", pa.string()),
+    _field("position", pa.int32()),
+    _field("propensity", pa.float64()),
+)
+
+# One row per impression, written once and without outcomes.
+SAMPLES: Final = with_hour(
+    pa.schema(
+        [
+            *SAMPLE_KEYS,
+            *(_field(name, pa.string()) for name, _ in sparse_columns()),
+            *(_field(name, pa.float32()) for name in dense_columns()),
+        ]
+    )
+)
+
+# One row per outcome that could be attributed to an impression.
+OUTCOMES: Final = with_hour(
+    pa.schema(
+        [
+            _field("event_id", pa.string(), required=True),
+            _field("sample_id", pa.string(), required=True),
+            _field("action", pa.string(), required=True),
+            _field("event_time", TIMESTAMP, required=True),
+            _field("ingested_at", TIMESTAMP, required=True),
+            _field("value", pa.float64()),
+            _field("attribution", pa.string(), required=True),  # impression_id|request|last_touch
+        ]
+    )
+)
+
+_SCORED: Final = [
+    _field("evaluation", pa.string(), required=True),  # hourly | offline
+    _field("name", pa.string(), required=True),
+    _field("version", pa.string(), required=True),
+    _field("role", pa.string(), required=True),
+    _field("label", pa.string(), required=True),
+]
+
+EVALUATIONS: Final = with_hour(
+    pa.schema(
+        [
+            *_SCORED,
+            _field("metric", pa.string(), required=True),
+            _field("segment", pa.string(), required=True),
+            _field("value", pa.float64()),
+            _field("low", pa.float64()),
+            _field("high", pa.float64()),
+            _field("groups", pa.int64(), required=True),
+            _field("immature", pa.int64(), required=True),
+            _field("data_hour", pa.string()),
+            _field("cut", pa.string(), required=True),
+        ]
+    )
+)
+
+EVALUATION_GROUPS: Final = with_hour(
+    pa.schema(
+        [
+            *_SCORED,
+            _field("group_id", pa.string(), required=True),
+            _field("ndcg_at_10", pa.float64(), required=True),
+        ]
+    )
+)
+
+# Append-only: an intent before the alias moves, done after it.
+PROMOTIONS: Final = with_hour(  # `hour` is the decision hour
+    pa.schema(
+        [
+            _field("decision_id", pa.string(), required=True),
+            _field("stage", pa.string(), required=True),  # intent | done
+            _field("decided_at", TIMESTAMP, required=True),
+            _field("name", pa.string(), required=True),
+            _field("action", pa.string(), required=True),  # promote | keep | rollback
+            _field("version", pa.string(), required=True),  # the candidate judged
+            _field("champion", pa.string()),  # the champion after the decision
+            _field("previous", pa.string()),  # the champion before it
+            _field("reason", pa.string(), required=True),
+            _field("evidence_json", pa.string(), required=True),
+        ]
+    )
+)
+
+
+def _counts(view: FeatureView) -> pa.Schema:
+    """One row per key, half-hour of arrival and action: exact integer sums."""
+    return with_hour(
+        pa.schema(
+            [
+                *(_field(key, pa.string(), required=True) for key in view.keys),
+                _field("tile", TIMESTAMP, required=True),
+                _field("action", pa.string(), required=True),
+                _field("n", pa.int64(), required=True),
+                _field("total", pa.int64(), required=True),
+                _field("last_at", TIMESTAMP, required=True),
+            ]
+        )
+    )
+
+
+def _features(view: FeatureView) -> pa.Schema:
+    """One row per key whose counts changed or left a window, and `as_of` (the hour after `hour`)."""
+    return with_hour(
+        pa.schema(
+            [
+                *(_field(key, pa.string(), required=True) for key in view.keys),
+                _field("as_of", TIMESTAMP, required=True),
+                *(_field(column, pa.int64(), required=True) for column in view.count_columns()),
+                *(_field(column, TIMESTAMP) for column in view.recency_columns()),
+            ]
+        )
+    )
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table's columns and its identity partition columns; the first is `hour`."""
+
+    schema: pa.Schema
+    partition: tuple[str, ...] = ("hour",)
+
+
+TABLES: Final[dict[str, TableSpec]] = {
+    "events": TableSpec(EVENTS),
+    "quarantine": TableSpec(QUARANTINE),
+    **{name: TableSpec(schema) for name, schema in ENTITY_TABLES.items()},
+    "gate_results": TableSpec(GATE_RESULTS),
+    "samples": TableSpec(SAMPLES),
+    "outcomes": TableSpec(OUTCOMES),
+    **{view.counts_table: TableSpec(_counts(view)) for view in VIEWS},
+    **{view.features_table: TableSpec(_features(view)) for view in VIEWS},
+    "evaluations": TableSpec(EVALUATIONS, ("hour", "evaluation")),
+    "evaluation_groups": TableSpec(EVALUATION_GROUPS, ("hour", "evaluation")),
+    "promotions": TableSpec(PROMOTIONS),
+}

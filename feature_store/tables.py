@@ -1,0 +1,381 @@
+"""Iceberg tables: whole hours in, whole hours out.
+
+Writers stage Parquet files under fresh UUID paths and commit them in one transaction per table; a
+reader resolves completed, validated hours to a list of files at one snapshot and hands that to Spark
+or Arrow. Field nullability is relaxed in the files, as Spark writes every column as optional.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import time
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+    ValidationException,
+)
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, In
+from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.table import Table
+from pyiceberg.transforms import IdentityTransform
+from sqlalchemy.exc import OperationalError
+
+from feature_store.ledger import Completion, Ledger, LedgerError
+from feature_store.schemas import TABLES, TableSpec, optional
+
+__all__ = ["HourWriter", "Staged", "Store", "StoreError", "Writer"]
+
+_NAMESPACE: Final = "rankmill"
+_COMMIT_TRIES: Final = 30
+_PROPERTIES: Final = {
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "20",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    # Statistics of hundreds of feature columns would dominate every commit; only the partition
+    # columns are ever used for planning.
+    "write.metadata.metrics.default": "none",
+    "write.metadata.metrics.column.hour": "full",
+    "write.metadata.metrics.column.evaluation": "full",
+}
+
+
+class StoreError(RuntimeError):
+    """What was staged does not fit its table, or an hour that is needed is not there."""
+
+
+@dataclass
+class Staged:
+    """Files of one table, ready to be committed: paths, row counts and content hashes by hour."""
+
+    table: str
+    files: dict[str, list[str]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    content: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> list[str]:
+        return sorted(self.rows)
+
+    def add_empty(self, hours: Iterable[str]) -> Staged:
+        """Record the hours that have no rows, so that they are complete as well."""
+        for hour in hours:
+            self.files.setdefault(hour, [])
+            self.rows.setdefault(hour, 0)
+            self.content.setdefault(hour, "empty")
+        return self
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes: the stage whose fence is held, and the token of the run."""
+
+    stage: str
+    token: str
+
+
+class HourWriter:
+    """Writes one hour of one table from Arrow, in as many batches as it takes."""
+
+    def __init__(self, store: Store, table: str, hour: str) -> None:
+        self._spec = TABLES[table]
+        self._table, self._hour = table, hour
+        self._path = Path(store.staging(table)) / f"{hour}.parquet"
+        self._writer: pq.ParquetWriter | None = None
+        self._rows = 0
+
+    def write(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Append rows; columns are put in the table's order and cast to its types.
+
+        Raises:
+            StoreError: for a missing column, a value that does not fit, or a null in a key.
+        """
+        if rows.num_rows == 0:
+            return
+        table = _conform(rows, self._table, self._spec)
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
+        self._rows += table.num_rows
+
+    def close(self, staged: Staged) -> None:
+        """Finish the file and add it to ``staged``; an hour without rows is added as empty."""
+        if self._writer is None:
+            staged.add_empty([self._hour])
+            return
+        self._writer.close()
+        with self._path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        staged.files[self._hour] = [str(self._path)]
+        staged.rows[self._hour] = self._rows
+        staged.content[self._hour] = digest
+
+
+def _conform(rows: pa.Table | pa.RecordBatch, name: str, spec: TableSpec) -> pa.Table:
+    table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+    missing = [column for column in spec.schema.names if column not in table.column_names]
+    if missing:
+        raise StoreError(f"rows for table {name} lack the columns {missing}")
+    try:
+        table = table.select(spec.schema.names).cast(optional(spec.schema))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise StoreError(f"rows do not fit table {name}: {error}") from error
+    for column in spec.schema:
+        nulls = table.column(column.name).null_count
+        if nulls and not column.nullable:
+            raise StoreError(f"{nulls} rows for table {name} have a null {column.name}")
+    return table
+
+
+class Store:
+    """The warehouse folder and its catalog.
+
+    Args:
+        warehouse: folder that holds the tables, e.g. ``/data/warehouse``.
+        catalog_uri: SQLAlchemy URL of the catalog's database.
+    """
+
+    def __init__(self, warehouse: str, catalog_uri: str) -> None:
+        self.warehouse = str(Path(warehouse).resolve())
+        try:
+            self._catalog = SqlCatalog(
+                "rankmill", uri=catalog_uri, warehouse=f"file://{self.warehouse}"
+            )
+        except OperationalError as error:
+            raise LedgerError(
+                f"the catalog database does not answer: {error.orig}. "
+                "Start it (`make run`, or your PostgreSQL server) or correct RANKMILL_CATALOG_URI."
+            ) from error
+        self.ledger = Ledger(self._catalog.engine)
+        with contextlib.suppress(NamespaceAlreadyExistsError):
+            self._catalog.create_namespace(_NAMESPACE)
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._catalog.engine.dispose()
+
+    def iceberg(self, name: str) -> Table:
+        """The Iceberg table ``name``, created from its declared schema when it is not there yet."""
+        if name not in TABLES:
+            raise StoreError(f"no table {name!r}; the store has {sorted(TABLES)}")
+        identifier = (_NAMESPACE, name)
+        try:
+            return self._catalog.load_table(identifier)
+        except NoSuchTableError:
+            schema, partition = _iceberg_layout(TABLES[name])
+        try:
+            return self._catalog.create_table(
+                identifier, schema, partition_spec=partition, properties=_PROPERTIES
+            )
+        except TableAlreadyExistsError:
+            return self._catalog.load_table(identifier)
+
+    def staging(self, table: str) -> str:
+        """A fresh folder path for files of ``table``; nothing sees them before their commit."""
+        return f"{self.warehouse}/{_NAMESPACE}/{table}/data/{uuid.uuid4().hex}"
+
+    def commit(
+        self, staged: Staged, writer: Writer, *, validated: bool | None = True
+    ) -> int | None:
+        """Replace the staged hours, all of them in one transaction, and record their completion.
+
+        Hours whose content is already there unchanged are left as they are, snapshot included, so a
+        rerun is without effect.
+
+        Returns:
+            The snapshot that holds the hours; None when the table is still empty.
+
+        Raises:
+            FencedOutError: when a later run took the stage over.
+        """
+        ledger = self.ledger
+        with ledger.holding(writer.stage, staged.hours, writer.token):
+            known = ledger.completions(staged.table, staged.hours[0], staged.hours[-1])
+            changed = [h for h in staged.hours if not _same(known.get(h), staged, h)]
+            if not changed:
+                return max((c.snapshot_id for c in known.values() if c.snapshot_id), default=None)
+            ledger.forget(staged.table, changed)
+            paths = [path for hour in changed for path in staged.files[hour]]
+            snapshot = self._replace(staged.table, In("hour", changed), paths, writer)
+            ledger.complete(
+                [
+                    Completion(
+                        staged.table, hour, writer.token, staged.rows[hour],
+                        staged.content[hour], snapshot, validated,
+                    )
+                    for hour in changed
+                ]
+            )  # fmt: skip
+        return snapshot
+
+    def commit_slice(self, rows: pa.Table, table: str, where: Mapping[str, str]) -> int | None:
+        """Replace one partition below the hour (``hour`` and ``evaluation``), in one transaction."""
+        path = self._write_loose(rows, table)
+        terms: list[BooleanExpression] = [EqualTo(column, value) for column, value in where.items()]
+        return self._replace(table, And(*terms) if len(terms) > 1 else terms[0], path, None)
+
+    def append(self, rows: pa.Table, table: str) -> int | None:
+        """Add rows to an append-only table, in one transaction."""
+        return self._replace(table, None, self._write_loose(rows, table), None)
+
+    def _write_loose(self, rows: pa.Table, table: str) -> list[str]:
+        if rows.num_rows == 0:
+            return []
+        conformed = _conform(rows, table, TABLES[table])
+        path = Path(self.staging(table)) / "rows.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(conformed, path, compression="zstd")
+        return [str(path)]
+
+    def _replace(
+        self, name: str, where: BooleanExpression | None, paths: list[str], writer: Writer | None
+    ) -> int | None:
+        """One transaction: drop what matches ``where``, add ``paths``; retried when others commit.
+
+        Commits of other hours make the catalog refuse ours; reloading and planning again is the
+        remedy, whichever of its two exceptions says so.
+        """
+        _check_footers(name, paths)
+        properties = {"rankmill.writer": writer.token} if writer else {}
+        for attempt in range(_COMMIT_TRIES):
+            table = self.iceberg(name)
+            present = where is not None and any(table.scan(row_filter=where).plan_files())
+            try:
+                with table.transaction() as transaction, warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    if present and where is not None:
+                        transaction.delete(where, snapshot_properties=properties)
+                    if paths:
+                        transaction.add_files(
+                            paths, snapshot_properties=properties, check_duplicate_files=False
+                        )
+            except (CommitFailedException, ValidationException):
+                if attempt == _COMMIT_TRIES - 1:
+                    raise
+                time.sleep(random.uniform(0.05, 0.2) * min(attempt + 1, 5))
+                continue
+            snapshot = self.iceberg(name).current_snapshot()
+            return None if snapshot is None else snapshot.snapshot_id
+        raise StoreError(f"table {name} could not be committed in {_COMMIT_TRIES} tries")
+
+    def files(
+        self,
+        name: str,
+        hours: Sequence[str],
+        where: Mapping[str, str] | None = None,
+        snapshot_id: int | None = None,
+    ) -> list[str]:
+        """The data files of ``hours`` at a snapshot (the current one by default), in order.
+
+        Args:
+            where: further partition values, e.g. ``{"evaluation": "hourly"}``.
+        """
+        if not hours:
+            return []
+        condition: BooleanExpression = In("hour", list(hours))
+        for column, value in (where or {}).items():
+            condition = And(condition, EqualTo(column, value))
+        scan = self.iceberg(name).scan(row_filter=condition, snapshot_id=snapshot_id)
+        return sorted(task.file.file_path.removeprefix("file://") for task in scan.plan_files())
+
+    def snapshot_id(self, name: str) -> int | None:
+        """The table's current snapshot, None while it is empty."""
+        snapshot = self.iceberg(name).current_snapshot()
+        return None if snapshot is None else snapshot.snapshot_id
+
+    def readable_hours(self, name: str, first: str, last: str) -> list[str]:
+        """Completed and validated hours of ``name`` in [first, last], in order."""
+        return list(self.ledger.readable(name, first, last))
+
+    def dataset(
+        self, name: str, hours: Sequence[str], where: Mapping[str, str] | None = None
+    ) -> ds.Dataset:
+        """The rows of ``hours`` as an Arrow dataset with the table's declared schema."""
+        schema = optional(TABLES[name].schema)
+        paths = self.files(name, hours, where)
+        return ds.dataset(paths, schema=schema, format="parquet")
+
+    def read(
+        self,
+        name: str,
+        hours: Sequence[str],
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, str] | None = None,
+    ) -> pa.Table:
+        """The rows of ``hours`` as an Arrow table."""
+        return self.dataset(name, hours, where).to_table(columns=columns and list(columns))
+
+    def read_all(self, name: str) -> pa.Table:
+        """Every row of a small append-only table, at its current snapshot."""
+        paths = [
+            t.file.file_path.removeprefix("file://") for t in self.iceberg(name).scan().plan_files()
+        ]
+        schema = optional(TABLES[name].schema)
+        return ds.dataset(sorted(paths), schema=schema, format="parquet").to_table()
+
+    def batches(
+        self, name: str, hours: Sequence[str], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of ``hours`` as Arrow batches, memory bounded."""
+        scanner = self.dataset(name, hours).scanner(columns=columns and list(columns))
+        yield from scanner.to_batches()
+
+    def tag(self, name: str, snapshot_id: int, label: str) -> None:
+        """Keep ``snapshot_id`` readable under ``label`` for as long as the tag exists."""
+        for _ in range(_COMMIT_TRIES):
+            table = self.iceberg(name)
+            if label in table.refs():
+                return
+            try:
+                with table.manage_snapshots() as manage:
+                    manage.create_tag(snapshot_id, label)
+            except CommitFailedException:
+                time.sleep(random.uniform(0.05, 0.2))
+                continue
+            return
+        raise StoreError(f"snapshot {snapshot_id} of {name} could not be tagged {label!r}")
+
+
+def _same(known: Completion | None, staged: Staged, hour: str) -> bool:
+    return (
+        known is not None
+        and known.content_hash == staged.content[hour]
+        and known.rows == staged.rows[hour]
+    )
+
+
+def _iceberg_layout(spec: TableSpec) -> tuple[Schema, PartitionSpec]:
+    schema = assign_fresh_schema_ids(_pyarrow_to_schema_without_ids(optional(spec.schema)))
+    fields = [
+        PartitionField(schema.find_field(column).field_id, 1000 + i, IdentityTransform(), column)
+        for i, column in enumerate(spec.partition)
+    ]
+    return schema, PartitionSpec(*fields)
+
+
+def _check_footers(name: str, paths: Sequence[str]) -> None:
+    """Refuse files that lack a declared column: Iceberg would read it back as null."""
+    wanted: list[Any] = TABLES[name].schema.names
+    for path in paths:
+        found = pq.read_schema(path).names
+        missing = [column for column in wanted if column not in found]
+        if missing:
+            raise StoreError(f"{path} lacks the columns {missing} of table {name}")

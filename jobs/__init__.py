@@ -1,0 +1,1 @@
+"""The jobs: one file each, runnable with spark-submit or python, importable for tests."""

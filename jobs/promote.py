@@ -1,0 +1,311 @@
+"""Decide whether the hour's candidate becomes champion, and move the alias."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store import hours as hr
+from feature_store.tables import Store
+from jobs.support import promotions
+from jobs.support.arguments import job_parser, run_hours
+from jobs.support.fencing import claim, run_token
+from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
+from jobs.support.summary import RefusedError, Summary, main_of, progress
+from jobs.train_gbdt import DEFAULT_NAME, plan
+from models.metrics import paired_bootstrap
+from models.registry import Registry, Version
+
+__all__ = ["Evidence", "build_parser", "decide", "main", "promote", "run"]
+
+JOB = "promote"
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+Differences = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Bounds of NDCG differences, candidate minus other; empty arrays where there is no other.
+
+    Attributes:
+        pooled: per group, candidates minus champions over the pooled hours.
+        against_yesterday: the same against the champions of a day earlier.
+        latest: candidate minus champion on the decision hour alone.
+    """
+
+    pooled: Differences
+    against_yesterday: Differences
+    latest: Differences
+
+
+def decide(
+    evidence: Evidence, has_champion: bool, rules: PromotionSettings, resamples: int, seed: int
+) -> tuple[bool, str, dict[str, float]]:
+    """The promotion rule.
+
+    Promote when the lower 95 % bound of the pooled differences is above -margin, that against
+    yesterday's champions too, and the upper bound on the decision hour alone is not below -margin.
+    With fewer than ``min_groups`` pooled groups the champion stays.
+
+    Returns:
+        Whether to promote, why, and the numbers behind it.
+    """
+    if not has_champion:
+        return True, "there is no champion yet", {}
+    numbers: dict[str, float] = {"groups": float(len(evidence.pooled))}
+    if len(evidence.pooled) < rules.min_groups:
+        reason = (
+            f"{len(evidence.pooled)} groups compared with a champion, fewer than the "
+            f"{rules.min_groups} that a replacement needs; the champion stays"
+        )
+        return False, reason, numbers
+    for key in ("pooled", "against_yesterday", "latest"):
+        values: Differences = getattr(evidence, key)
+        if len(values):
+            interval = paired_bootstrap(values, seed, resamples)
+            numbers |= {
+                key: interval.mean,
+                f"{key}_low": interval.low,
+                f"{key}_high": interval.high,
+            }
+    worse = [
+        f"{key} differences may be as low as {numbers[f'{key}_low']:.4f}"
+        for key in ("pooled", "against_yesterday")
+        if numbers.get(f"{key}_low", 0.0) <= -rules.margin
+    ]
+    if numbers.get("latest_high", 0.0) < -rules.margin:
+        worse.append(f"the decision hour is worse: at best {numbers['latest_high']:.4f}")
+    if worse:
+        return False, f"margin {rules.margin:g}: {'; '.join(worse)}; the champion stays", numbers
+    return True, f"not worse than the champion by more than {rules.margin:g} NDCG@10", numbers
+
+
+def _paired(groups: pa.Table, other: str) -> Differences:
+    """Candidate minus ``other`` per (hour, group) where both were judged."""
+    mine = groups.filter(pc.equal(groups["role"], "candidate"))
+    theirs = groups.filter(pc.equal(groups["role"], other))
+    keys = ["hour", "group_id"]
+    joined = mine.select([*keys, "ndcg_at_10"]).join(
+        theirs.select([*keys, "ndcg_at_10"]), keys, join_type="inner", right_suffix="_other"
+    )
+    joined = joined.sort_by([(key, "ascending") for key in keys])
+    return pc.subtract(joined["ndcg_at_10"], joined["ndcg_at_10_other"]).to_numpy()
+
+
+def _evidence(store: Store, name: str, hour: str, label: str, pool_hours: int) -> Evidence:
+    hours = hr.hour_range(hr.add(hour, 1 - pool_hours), hour)
+    groups = store.read("evaluation_groups", hours, where={"evaluation": "hourly"})
+    own = pc.or_(pc.equal(groups["name"], name), pc.equal(groups["name"], "popularity"))
+    groups = groups.filter(pc.and_(own, pc.equal(groups["label"], label)))
+    latest = groups.filter(pc.equal(groups["hour"], hour))
+    return Evidence(
+        _paired(groups, "champion"), _paired(groups, "champion_yesterday"),
+        _paired(latest, "champion"),
+    )  # fmt: skip
+
+
+def _mechanical(tracking_uri: str, version: Version) -> str | None:
+    """What is wrong with a version when a fresh process loads and scores it; None when nothing."""
+    command = [
+        sys.executable, "-m", "models.mechanical_check", "--tracking-uri", tracking_uri,
+        "--name", version.name, "--version", str(version.version),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    if done.returncode == 0:
+        return None
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[-1] if lines else f"exit status {done.returncode}"
+
+
+def _finish(store: Store, registry: Registry, row: Mapping[str, Any]) -> None:
+    """Carry out an intent: move the alias, then record it as done. Repeating it changes nothing."""
+    champion = row["champion"]
+    if champion is not None and row["action"] != "keep":
+        registry.set_alias(row["name"], CHAMPION, int(champion))
+    if row["version"] != champion:
+        registry.set_alias(row["name"], CHALLENGER, int(row["version"]))
+    promotions.append(store, row, "done")
+
+
+def _reconcile(store: Store, registry: Registry, name: str) -> None:
+    """Finish what a crash left between intent and done."""
+    for row in promotions.unfinished(store, name):
+        progress(JOB, f"finishing the decision {row['decision_id']} of an interrupted run")
+        _finish(store, registry, row)
+
+
+def _judged(
+    store: Store, registry: Registry, settings: Settings, candidate: Version, hour: str
+) -> tuple[bool, str, dict[str, float], str | None]:
+    """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment."""
+    name = candidate.name
+    current = promotions.champion_before(store, name, hour)
+    wrong = _mechanical(settings.tracking(), candidate)
+    if wrong is not None:
+        return False, f"the mechanical check failed: {wrong}", {}, current
+    serving = registry.alias(name, CHAMPION)
+    if serving is not None and serving.tags["data_hour"] > candidate.tags["data_hour"]:
+        reason = (
+            f"the champion (version {serving.version}) has seen {serving.tags['data_hour']}, the "
+            f"candidate only {candidate.tags['data_hour']}; an alias never moves back in data time"
+        )
+        return False, reason, {}, current
+    label = settings.evaluation.labels[0]
+    evidence = _evidence(store, name, hour, label, settings.promotion.pool_hours)
+    accepted, reason, numbers = decide(
+        evidence, current is not None, settings.promotion, settings.evaluation.resamples,
+        settings.evaluation.seed,
+    )  # fmt: skip
+    return accepted, reason, numbers, current
+
+
+def promote(
+    store: Store, settings: Settings, name: str, hour: str, token: str, dry: bool
+) -> Summary:
+    """Decide on the version of ``hour``; a decision that was made stands.
+
+    Intent, alias and done happen under one lock, so that promoters cannot interleave.
+    """
+    stage = f"{JOB}:{name}"
+    writer = claim(store, stage, ["alias"], token)
+    chosen = plan(store, settings.train, settings.open_source(), name, hour)
+    summary = Summary(JOB, [hour])
+    if not chosen.complete:
+        summary.status, summary.message = "skipped", chosen.shortage()
+        progress(JOB, f"skipped: {summary.message}")
+        return summary
+    registry = Registry(settings.tracking())
+    candidate = registry.find(name, chosen.run_key)
+    if candidate is None:
+        raise RefusedError(
+            f"{name} has no version of hour {hour}. Run: train_gbdt.py --name {name} --hour {hour}"
+        )
+    summary.model = {"name": name, "version": candidate.version}
+    summary.mlflow_run_url = registry.run_url(candidate.run_id)
+    with store.ledger.holding(stage, ["alias"], writer.token):
+        _reconcile(store, registry, name)
+        made = promotions.decision(store, name, hour, str(candidate.version))
+        if made is None:
+            made = _decided(store, registry, settings, candidate, hour, dry)
+    summary.status = "promoted" if made["action"] == "promote" else "kept"
+    summary.message = f"{name} version {candidate.version}: {made['reason']}"
+    if dry:
+        summary.status = "dry-run"
+    progress(JOB, f"{summary.status}: {summary.message}")
+    return summary
+
+
+def _decided(
+    store: Store, registry: Registry, settings: Settings, candidate: Version, hour: str, dry: bool
+) -> Mapping[str, Any]:
+    accepted, reason, numbers, current = _judged(store, registry, settings, candidate, hour)
+    number = str(candidate.version)
+    row = {
+        "decision_id": f"{candidate.name}|{hour}|{number}",
+        "hour": hour,
+        "name": candidate.name,
+        "action": "promote" if accepted else "keep",
+        "version": number,
+        "champion": number if accepted else current,
+        "previous": current,
+        "reason": reason,
+        "evidence": numbers,
+    }
+    if not dry:
+        promotions.append(store, row, "intent")
+        _finish(store, registry, row)
+    return row
+
+
+def rollback(store: Store, settings: Settings, name: str, hour: str, token: str) -> Summary:
+    """Put the champion before the present one back, as a decision of ``hour``.
+
+    Raises:
+        RefusedError: when there is none to go back to.
+    """
+    stage = f"{JOB}:{name}"
+    writer = claim(store, stage, ["alias"], token)
+    registry = Registry(settings.tracking())
+    with store.ledger.holding(stage, ["alias"], writer.token):
+        _reconcile(store, registry, name)
+        done = [row for row in promotions.history(store, name) if row["stage"] == "done"]
+        moves = [row for row in done if row["action"] != "keep" and row["previous"] is not None]
+        if not moves:
+            raise RefusedError(f"{name} never had another champion; there is nothing to go back to")
+        back = moves[-1]["previous"]
+        row = {
+            "decision_id": f"{name}|{hour}|rollback|{token}",
+            "hour": hour,
+            "name": name,
+            "action": "rollback",
+            "version": back,
+            "champion": back,
+            "previous": moves[-1]["champion"],
+            "reason": f"rolled back by hand from version {moves[-1]['champion']}",
+            "evidence": {},
+        }
+        promotions.append(store, row, "intent")
+        _finish(store, registry, row)
+    message = f"{name} version {back} serves again"
+    progress(JOB, message)
+    return Summary(JOB, [hour], "promoted", model={"name": name, "version": back}, message=message)
+
+
+def _show_history(store: Store, name: str) -> Summary:
+    for row in promotions.history(store, name):
+        if row["stage"] == "done":
+            print(f"{row['hour']}  {row['action']:8} v{row['version']:5} "
+                  f"champion v{row['champion']}  {row['reason']}")  # fmt: skip
+    return Summary(JOB, message=f"decisions on {name}")
+
+
+def run(arguments: argparse.Namespace) -> Summary:
+    settings = load_settings(arguments)
+    if arguments.history:
+        return _show_history(settings.open_store(), arguments.name)
+    hours = run_hours(arguments, settings.open_source().time_zone)
+    if len(hours) != 1:
+        raise SettingsError(f"{JOB} decides for one --hour, got {len(hours)} hours")
+    store = settings.open_store()
+    token = run_token(arguments.run_id)
+    if arguments.rollback:
+        return rollback(store, settings, arguments.name, hours[0], token)
+    return promote(store, settings, arguments.name, hours[0], token, arguments.dry_run)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = job_parser(
+        JOB,
+        "Compare the candidates of the last held-out hours with the champions of their moment, check "
+        "that the candidate loads and scores in a fresh process, and move the aliases champion and "
+        "challenger. Keeping the champion is done as well (exit status 0).",
+        "  promote.py --hour 2026-11-11T05\n"
+        "  promote.py --history\n"
+        "  promote.py --hour 2026-11-11T06 --rollback\n",
+    )
+    parser.add_argument("--name", default=DEFAULT_NAME, help="registered name [%(default)s]")
+    parser.add_argument("--rollback", action="store_true", help="put the last champion back")
+    parser.add_argument("--history", action="store_true", help="print what was decided and why")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return main_of(JOB, build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The promotion log: what served when, and what a crash left half done."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.schemas import PROMOTIONS
+from feature_store.tables import Store
+
+__all__ = ["append", "champion_before", "decision", "history", "unfinished"]
+
+
+def history(store: Store, name: str) -> list[dict[str, Any]]:
+    """Every row of ``name``, in the order of decision hours, then of time."""
+    rows = store.read_all("promotions")
+    rows = rows.filter(pc.equal(rows["name"], name))
+    order = pc.sort_indices(
+        rows,
+        sort_keys=[("hour", "ascending"), ("decided_at", "ascending"), ("stage", "descending")],
+    )
+    return rows.take(order).to_pylist()
+
+
+def champion_before(store: Store, name: str, hour: str) -> str | None:
+    """The version that served before ``hour``: the last decision with an earlier hour."""
+    done = [row for row in history(store, name) if row["stage"] == "done" and row["hour"] < hour]
+    return done[-1]["champion"] if done else None
+
+
+def decision(store: Store, name: str, hour: str, version: str) -> dict[str, Any] | None:
+    """The finished decision on ``version`` at ``hour``, if there is one."""
+    for row in history(store, name):
+        if (row["stage"], row["hour"], row["version"]) == ("done", hour, version):
+            return row
+    return None
+
+
+def unfinished(store: Store, name: str) -> list[dict[str, Any]]:
+    """Intents that no done followed, oldest first."""
+    rows = history(store, name)
+    done = {row["decision_id"] for row in rows if row["stage"] == "done"}
+    return [row for row in rows if row["stage"] == "intent" and row["decision_id"] not in done]
+
+
+def append(store: Store, row: Mapping[str, Any], stage: str) -> None:
+    """Append one row; ``evidence`` is a mapping, kept as JSON."""
+    values = {
+        **row,
+        "stage": stage,
+        "decided_at": dt.datetime.now(dt.UTC),
+        "evidence_json": row.get("evidence_json") or json.dumps(row["evidence"], sort_keys=True),
+    }
+    values.pop("evidence", None)
+    store.append(pa.Table.from_pylist([values], schema=PROMOTIONS), "promotions")

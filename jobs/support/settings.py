@@ -1,0 +1,199 @@
+"""Settings: a YAML configuration, the environment, and the arguments, in rising precedence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from feature_store.gates import GateRules
+from feature_store.ingestion import IngestRules
+from feature_store.sources import open_source
+from feature_store.sources.base import Source, SourceError
+from feature_store.tables import Store
+
+__all__ = [
+    "EvaluationSettings",
+    "PromotionSettings",
+    "Settings",
+    "SettingsError",
+    "TrainSettings",
+    "load_settings",
+]
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """Bad arguments or configuration (exit status 2)."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a training run reads and fits.
+
+    Attributes:
+        span_hours: the model of run H is fitted on [H - span, H).
+        gbdt: fields of ``GBDTConfig``.
+    """
+
+    span_hours: int = 24
+    gbdt: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How models are judged.
+
+    Attributes:
+        labels: judged labels; the first is the main one, by which models are promoted.
+        resamples: bootstrap resamples behind an interval.
+        seed: of the bootstrap.
+        lag_hours: how long after an hour its slower actions are judged (offline evaluation).
+    """
+
+    labels: tuple[str, ...] = ("click", "long_view")
+    resamples: int = 1000
+    seed: int = 7
+    lag_hours: int = 24
+
+
+@dataclass(frozen=True)
+class PromotionSettings:
+    """The rule by which a candidate becomes champion.
+
+    Attributes:
+        margin: how much worse, in NDCG@10, a candidate may be at the lower bound.
+        min_groups: groups needed before a champion is ever replaced.
+        pool_hours: held-out hours pooled.
+    """
+
+    margin: float = 0.01
+    min_groups: int = 1000
+    pool_hours: int = 24
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a job needs to know, resolved."""
+
+    source_name: str
+    source_options: Mapping[str, Any]
+    warehouse: str | None
+    catalog_uri: str | None
+    tracking_uri: str | None
+    ingest: IngestRules
+    gates: GateRules
+    train: TrainSettings
+    evaluation: EvaluationSettings
+    promotion: PromotionSettings
+    spark: Mapping[str, str]
+
+    def open_source(self) -> Source:
+        """The configured source; reads nothing yet."""
+        try:
+            return open_source(self.source_name, dict(self.source_options))
+        except SourceError as error:
+            raise SettingsError(str(error)) from error
+
+    def open_store(self) -> Store:
+        """The warehouse and its catalog."""
+        warehouse = _required(self.warehouse, "--warehouse", "RANKMILL_WAREHOUSE")
+        uri = _required(self.catalog_uri, "--catalog-uri", "RANKMILL_CATALOG_URI")
+        return Store(warehouse, uri)
+
+    def tracking(self) -> str:
+        """The address of MLflow."""
+        return _required(self.tracking_uri, "--tracking-uri", "MLFLOW_TRACKING_URI")
+
+
+def _required(value: str | None, option: str, variable: str) -> str:
+    if not value:
+        raise SettingsError(f"no value for {option}: pass it or set {variable}")
+    return value
+
+
+def _section(kind: type[T], document: Mapping[str, Any], name: str) -> T:
+    """A configuration section as its dataclass; an unknown key or a wrong type is an error."""
+    values = document.get(name) or {}
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"configuration section {name!r} must be a mapping, got {values!r}")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise SettingsError(
+            f"configuration section {name!r} has unknown keys {unknown}; known: {sorted(known)}"
+        )
+    defaults = kind()
+    cleaned: dict[str, Any] = {}
+    for key, value in values.items():
+        default = getattr(defaults, key)
+        cleaned[key] = _as_type(value, default, f"{name}.{key}")
+    return kind(**cleaned)
+
+
+def _as_type(value: Any, default: Any, where: str) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = Mapping if isinstance(default, Mapping) else type(default)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise SettingsError(f"configuration {where} must be {wanted.__name__}, got {value!r}")
+    return value
+
+
+_SECTIONS = ("source", "ingest", "gates", "train", "evaluation", "promotion", "spark")
+
+
+def load_settings(arguments: argparse.Namespace) -> Settings:
+    """Read the configuration and overlay the environment and the arguments.
+
+    Raises:
+        SettingsError: for a file that is not there, an unknown key, a value of a wrong type.
+    """
+    environment = os.environ
+    path = arguments.config or environment.get("RANKMILL_CONFIG")
+    document = _read(Path(path) if path else _REPOSITORY / "conf" / "demo.yaml")
+    unknown = sorted(set(document) - set(_SECTIONS))
+    if unknown:
+        raise SettingsError(f"{path}: unknown sections {unknown}; known: {list(_SECTIONS)}")
+    source = document.get("source")
+    if not isinstance(source, Mapping) or "name" not in source:
+        raise SettingsError(f"{path}: section 'source' needs a 'name'")
+    options = dict(source.get("options") or {})
+    data = arguments.data or environment.get("RANKMILL_DATA")
+    if data:
+        options["path"] = data
+    spark = {str(k): str(v) for k, v in (document.get("spark") or {}).items()}
+    return Settings(
+        source_name=str(source["name"]),
+        source_options=options,
+        warehouse=arguments.warehouse or environment.get("RANKMILL_WAREHOUSE"),
+        catalog_uri=arguments.catalog_uri or environment.get("RANKMILL_CATALOG_URI"),
+        tracking_uri=arguments.tracking_uri or environment.get("MLFLOW_TRACKING_URI"),
+        ingest=_section(IngestRules, document, "ingest"),
+        gates=_section(GateRules, document, "gates"),
+        train=_section(TrainSettings, document, "train"),
+        evaluation=_section(EvaluationSettings, document, "evaluation"),
+        promotion=_section(PromotionSettings, document, "promotion"),
+        spark=spark,
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise SettingsError(f"no configuration at {path}; pass --config or set RANKMILL_CONFIG")
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    if not isinstance(document, Mapping):
+        raise SettingsError(f"{path} must hold a mapping of sections, got {document!r}")
+    return document

@@ -1,0 +1,46 @@
+"""What a stage needs of the stages before it, and what to run when it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from feature_store.tables import Store
+from jobs.support.summary import RefusedError
+
+__all__ = ["first_hour", "largest_hour", "require_hours"]
+
+
+def first_hour(store: Store) -> str:
+    """The store's first ingested hour.
+
+    Raises:
+        RefusedError: when nothing was ingested yet.
+    """
+    hour = store.ledger.first_hour("events")
+    if hour is None:
+        raise RefusedError("nothing is ingested yet; run ingest_events.py, or `make run`")
+    return hour
+
+
+def largest_hour(store: Store, hours: Sequence[str]) -> int:
+    """Rows of the largest of ``hours`` in `events`; what an hour's files are sized by."""
+    readable = store.ledger.readable("events", hours[0], hours[-1])
+    return max((completion.rows for completion in readable.values()), default=0)
+
+
+def require_hours(store: Store, table: str, hours: Sequence[str], job: str) -> None:
+    """Refuse unless every one of ``hours`` is completed and validated in ``table``.
+
+    Raises:
+        RefusedError: naming the first hour that is not, with the command that makes it.
+    """
+    if not hours:
+        return
+    there = set(store.readable_hours(table, hours[0], hours[-1]))
+    missing = [hour for hour in hours if hour not in there]
+    if missing:
+        raise RefusedError(
+            f"{table} of {missing[0]} is not there or not validated ({len(missing)} of "
+            f"{len(hours)} hours that are needed). Run: spark-submit jobs/{job}.py "
+            f"--from-hour {missing[0]} --to-hour {missing[-1]}"
+        )

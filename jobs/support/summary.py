@@ -1,0 +1,93 @@
+"""The frame of every job: run it, print one JSON line at the end, map errors to exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from feature_store.ingestion import RowsRefusedError
+from feature_store.ledger import FencedOutError, LedgerError
+from feature_store.sources.base import SourceError
+from jobs.support.fencing import end_with_parent
+from jobs.support.settings import SettingsError
+
+__all__ = ["RefusedError", "Summary", "main_of", "progress"]
+
+DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
+
+
+class RefusedError(RuntimeError):
+    """A gate, or a stage before, does not let this run go on (exit status 3)."""
+
+
+@dataclass
+class Summary:
+    """What a job did; its fields are the keys of the last line printed."""
+
+    job: str
+    hours: Sequence[str] = ()
+    status: str = "done"
+    rows_in: int = 0
+    rows_out: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    snapshots: Mapping[str, int | None] = field(default_factory=dict)
+    model: Mapping[str, Any] | None = None
+    mlflow_run_url: str | None = None
+    message: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One JSON object; ``hours`` shrinks to the first and the last."""
+        values = asdict(self)
+        values["hours"] = [self.hours[0], self.hours[-1]] if self.hours else []
+        return json.dumps(values, default=str)
+
+
+def progress(job: str, message: str) -> None:
+    """A line in the task's log."""
+    print(f"[{job}] {message}", flush=True)
+
+
+def main_of(
+    job: str,
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], Summary],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse, run, print the summary; returns the exit status.
+
+    0 done, 1 failed, 2 bad arguments or configuration, 3 refused by a gate or by bad input.
+    """
+    started = time.monotonic()
+    arguments = parser.parse_args(argv)
+    if argv is None:  # a process of its own, not a call from a test or another job
+        end_with_parent()
+    try:
+        summary = run(arguments)
+    except SettingsError as error:
+        return _end(job, started, BAD_ARGUMENTS, "bad arguments", error)
+    except (RefusedError, RowsRefusedError, SourceError) as error:
+        return _end(job, started, REFUSED, "refused", error)
+    except (FencedOutError, LedgerError) as error:
+        return _end(job, started, FAILED, "failed", error)
+    except Exception as error:
+        traceback.print_exc()
+        return _end(job, started, FAILED, "failed", error)
+    summary.seconds = round(time.monotonic() - started, 2)
+    print(summary.line(), flush=True)
+    return DONE
+
+
+def _end(job: str, started: float, code: int, status: str, error: Exception) -> int:
+    message = f"{error}" if f"{error}" else type(error).__name__
+    print(f"[{job}] {status}: {message}", file=sys.stderr, flush=True)
+    seconds = round(time.monotonic() - started, 2)
+    print(Summary(job, status=status, seconds=seconds, message=message).line(), flush=True)
+    return code

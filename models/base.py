@@ -1,0 +1,157 @@
+"""The contract of every ranker: what it reads (FeatureSpec), and how it is fitted, used and kept.
+
+A ranker is a frozen config dataclass beside a class. It reads Arrow tables and knows nothing of
+Spark, Airflow or MLflow.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.errors import ConfigError, ModelError, SpecError, TooFewPositives, TrainingRefused
+from models.features import (
+    FeatureSpec,
+    PretrainedColumn,
+    SequenceColumn,
+    SparseColumn,
+    encode_sparse,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "LABEL_PREFIX",
+    "SPEC_FILE",
+    "ConfigError",
+    "FeatureSpec",
+    "FitReport",
+    "ModelError",
+    "PretrainedColumn",
+    "Progress",
+    "Ranker",
+    "SequenceColumn",
+    "SparseColumn",
+    "SpecError",
+    "TooFewPositives",
+    "TrainingRefused",
+    "encode_sparse",
+    "read_json",
+    "silent",
+    "write_json",
+]
+
+LABEL_PREFIX: Final = "label_"
+SPEC_FILE: Final = "feature_spec.json"
+CONFIG_FILE: Final = "config.json"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did, by task. Losses are on the early-stopping rows unless the curve says else."""
+
+    rounds: Mapping[str, int]
+    curves: Mapping[str, Mapping[str, tuple[float, ...]]]
+    importances: Mapping[str, Mapping[str, float]]
+    rows: Mapping[str, int]
+    positives: Mapping[str, int]
+    immature: Mapping[str, int]
+    seconds: float
+    seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for a tracker: ``fit_<what>_<task>``; what is not finite is left out."""
+        flat: dict[str, float] = {"fit_seconds": self.seconds}
+        for task, rounds in self.rounds.items():
+            flat[f"fit_rounds_{task}"] = float(rounds)
+            flat[f"fit_rows_{task}"] = float(self.rows[task])
+            flat[f"fit_positives_{task}"] = float(self.positives[task])
+            flat[f"fit_immature_{task}"] = float(self.immature[task])
+            valid = self.curves[task].get("valid", ())
+            if valid:
+                flat[f"fit_valid_loss_{task}"] = valid[max(rounds - 1, 0)]
+        return {key: value for key, value in flat.items() if math.isfinite(value)}
+
+
+def silent(message: str) -> None:
+    """A progress function that prints nothing."""
+    del message
+
+
+class Ranker(abc.ABC):
+    """One model of the zoo.
+
+    A subclass sets ``family`` (its key in ``MODELS``) and keeps ``config`` (a frozen dataclass)
+    and ``spec``.
+    """
+
+    family: ClassVar[str]
+    spec: FeatureSpec
+
+    @property
+    @abc.abstractmethod
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks it predicts, in the configured order."""
+
+    @property
+    @abc.abstractmethod
+    def tree_version(self) -> str:
+        """A hash that changes with every refit of the trees; empty for a model without trees."""
+
+    @abc.abstractmethod
+    def config_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+
+    @abc.abstractmethod
+    def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
+        """Fit on ``train``, stopping early on ``valid``. A null label is immature and masked."""
+
+    @abc.abstractmethod
+    def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
+        """Per task one value a row: the probability of the task's label."""
+
+    @abc.abstractmethod
+    def score(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """One ranking score a row; larger ranks higher."""
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write weights, configuration and FeatureSpec below ``folder``; never a pickle."""
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """The inverse of :meth:`save`."""
+
+
+def write_json(path: Path, body: Mapping[str, Any]) -> None:
+    """Write ``body`` as indented JSON with sorted keys; NaN and infinities are refused."""
+    text = json.dumps(body, indent=2, sort_keys=True, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: when the file is missing or holds something else.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing; the folder does not hold a saved model") from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path} is not JSON ({error}); register the model again") from error
+    if not isinstance(body, dict):
+        raise ModelError(f"{path} holds {type(body).__name__}, not an object")
+    return body

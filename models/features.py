@@ -1,0 +1,204 @@
+"""FeatureSpec: which columns a model reads, checked against tables, hashed, and kept as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.errors import SpecError
+
+__all__ = ["FeatureSpec", "PretrainedColumn", "SequenceColumn", "SparseColumn", "encode_sparse"]
+
+_SPEC_VERSION: Final = 1
+_HASH: Final = "blake2b-64-le % (buckets - 1) + 1; null is 0"
+
+
+@dataclass(frozen=True)
+class SparseColumn:
+    """A column of identifiers, hashed into codes 0 (null) and 1 .. ``buckets`` - 1."""
+
+    name: str
+    buckets: int
+
+    def __post_init__(self) -> None:
+        if self.buckets < 2:
+            raise SpecError(f"column {self.name!r} has {self.buckets} buckets; it needs at least 2")
+
+
+@dataclass(frozen=True)
+class SequenceColumn:
+    """A list of identifiers, hashed as a SparseColumn's, the last ``length`` of them kept."""
+
+    name: str
+    buckets: int
+    length: int
+
+
+@dataclass(frozen=True)
+class PretrainedColumn:
+    """A vector of ``width`` floats learned elsewhere, such as a node embedding."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a model reads, in the order in which it reads it. Plain JSON; travels with the model.
+
+    ``dense`` are numeric columns, ``sparse`` identifiers, ``labels`` the label columns that the
+    training tables hold (``label_click``, ...); prediction needs no label.
+    """
+
+    dense: tuple[str, ...] = ()
+    sparse: tuple[SparseColumn, ...] = ()
+    sequences: tuple[SequenceColumn, ...] = ()
+    pretrained: tuple[PretrainedColumn, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [*self.columns, *self.labels]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SpecError(f"columns named more than once in a FeatureSpec: {', '.join(twice)}")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The feature columns in reading order: dense, sparse, sequences, pretrained."""
+        return (
+            *self.dense,
+            *(column.name for column in self.sparse),
+            *(column.name for column in self.sequences),
+            *(column.name for column in self.pretrained),
+        )
+
+    @property
+    def sha(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON (sorted keys, no spaces), hashing rule included."""
+        body = {**asdict(self), "schema_version": _SPEC_VERSION, "hash": _HASH}
+        return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> FeatureSpec:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            SpecError: for an unknown key, version or hashing rule.
+        """
+        body = json.loads(text)
+        version, rule = body.pop("schema_version", _SPEC_VERSION), body.pop("hash", _HASH)
+        if version != _SPEC_VERSION or rule != _HASH:
+            raise SpecError(
+                f"FeatureSpec of version {version} with hashing {rule!r} cannot be read here "
+                f"(version {_SPEC_VERSION}, {_HASH!r}); load it with the release that wrote it"
+            )
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(body) - known)
+        if unknown:
+            raise SpecError(f"unknown keys in a FeatureSpec: {', '.join(unknown)}")
+        try:
+            return cls(
+                dense=tuple(body.get("dense", ())),
+                sparse=tuple(SparseColumn(**item) for item in body.get("sparse", ())),
+                sequences=tuple(SequenceColumn(**item) for item in body.get("sequences", ())),
+                pretrained=tuple(PretrainedColumn(**item) for item in body.get("pretrained", ())),
+                labels=tuple(body.get("labels", ())),
+            )
+        except TypeError as error:
+            raise SpecError(f"a FeatureSpec holds a column with other keys: {error}") from error
+
+    def check(self, table: pa.Table) -> None:
+        """Refuse a table that lacks one of the feature columns or holds another type.
+
+        Columns that the spec does not name are ignored.
+
+        Raises:
+            SpecError: naming every missing column and every column of another type.
+        """
+        present = {item.name: item.type for item in table.schema}
+        missing = [name for name in self.columns if name not in present]
+        wanted = [
+            *((name, "a number", _is_number) for name in self.dense),
+            *((column.name, "an identifier", _is_identifier) for column in self.sparse),
+            *((column.name, "a list of identifiers", _is_list) for column in self.sequences),
+            *((column.name, "a list of numbers", _is_list) for column in self.pretrained),
+        ]
+        other = [
+            f"{name} is {present[name]}, not {kind}"
+            for name, kind, fits in wanted
+            if name in present and not fits(present[name])
+        ]
+        if missing or other:
+            parts = [f"missing: {', '.join(missing)}"] if missing else []
+            parts += [f"different: {'; '.join(other)}"] if other else []
+            raise SpecError(
+                f"the table does not fit the FeatureSpec {self.sha[:12]} ({'; '.join(parts)}); "
+                "build it with the feature views that the model was trained on"
+            )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _is_identifier(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def encode_sparse(column: pa.Array | pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int32]:
+    """Codes of a column of strings: null is 0, anything else 1 .. ``buckets`` - 1.
+
+    The code is the 8-byte BLAKE2b digest of the UTF-8 text, read little-endian, modulo
+    ``buckets`` - 1, plus 1: the same in every process and on every machine. Each distinct text is
+    hashed once.
+
+    Raises:
+        SpecError: for a column that does not hold strings, or fewer than 2 buckets.
+    """
+    if not _is_identifier(column.type):
+        raise SpecError(f"sparse codes are made of strings, not of {column.type}; cast the column")
+    if buckets < 2:
+        raise SpecError(f"{buckets} buckets; sparse codes need at least 2")
+    if isinstance(column, pa.Array):
+        column = pa.chunked_array([column])
+    if len(column) == 0:
+        return np.empty(0, dtype=np.int32)
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    parts = [_chunk_codes(chunk, buckets) for chunk in encoded.unify_dictionaries().chunks]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _chunk_codes(chunk: pa.DictionaryArray, buckets: int) -> npt.NDArray[np.int32]:
+    texts = chunk.dictionary.to_pylist()
+    # One slot more than there are texts: the last is where nulls point.
+    lookup = np.zeros(len(texts) + 1, dtype=np.int32)
+    for i, text in enumerate(texts):
+        if text is not None:
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            lookup[i] = int.from_bytes(digest, "little") % (buckets - 1) + 1
+    indices = pc.fill_null(chunk.indices.cast(pa.int64()), len(texts))
+    codes: npt.NDArray[np.int32] = lookup[indices.to_numpy(zero_copy_only=False)]
+    return codes

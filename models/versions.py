@@ -1,0 +1,149 @@
+"""What the registry returns, and the checks and texts that need no MLflow."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+
+from models.base import FeatureSpec, Ranker
+
+__all__ = [
+    "Artefact",
+    "Loaded",
+    "RegistryError",
+    "Version",
+    "beside_database",
+    "checked_name",
+    "checked_run_key",
+    "is_http",
+    "requirements",
+    "version_tags",
+    "write_artefacts",
+]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_RUN_KEY: Final = re.compile(r"[A-Za-z0-9_.:@|+=-]+")
+
+Artefact = Path | Figure | str
+
+
+class RegistryError(RuntimeError):
+    """The registry cannot be reached, or what was asked of it cannot be done."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version; ``url`` is its page, empty without a server."""
+
+    name: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    url: str
+    model_id: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version brought back: the model, what it reads, and its hand-off.
+
+    ``optimizer_state`` is None for a model that has no optimizer, as trees have none.
+    """
+
+    model: Ranker
+    spec: FeatureSpec
+    handoff: Mapping[str, Any]
+    version: Version
+    optimizer_state: Mapping[str, Any] | None = None
+
+
+def checked_name(name: str) -> str:
+    """``name`` unchanged when it can name a registered model.
+
+    Raises:
+        RegistryError: otherwise.
+    """
+    if not _NAME.fullmatch(name):
+        raise RegistryError(f"{name!r} cannot name a model; use letters, digits, '_', '.' and '-'")
+    return name
+
+
+def checked_run_key(run_key: str) -> str:
+    """``run_key`` unchanged when it can be searched for.
+
+    Raises:
+        RegistryError: otherwise.
+    """
+    if not _RUN_KEY.fullmatch(run_key):
+        raise RegistryError(
+            f"{run_key!r} cannot be a run key; use letters, digits and any of _.:@|+=-"
+        )
+    return run_key
+
+
+def version_tags(
+    run_key: str, ranker: Ranker, tags: Mapping[str, str], handoff: Mapping[str, Any]
+) -> dict[str, str]:
+    """The tags of a version: the caller's, and those that follow from the model and hand-off.
+
+    Raises:
+        RegistryError: when ``code_version`` is missing, or a tag says something else.
+    """
+    missing = [key for key in ("data_hour", "iceberg_snapshots") if key not in handoff]
+    missing += [key for key in ("code_version",) if key not in tags]
+    if missing:
+        raise RegistryError(f"a version needs {', '.join(missing)} (hand-off and tags)")
+    own = {
+        "run_key": run_key,
+        "data_hour": str(handoff["data_hour"]),
+        "iceberg_snapshots": json.dumps(handoff["iceberg_snapshots"], sort_keys=True),
+        "feature_spec_sha": ranker.spec.sha,
+        "tree_version": ranker.tree_version,
+    }
+    other = sorted(key for key in own if str(tags.get(key, own[key])) != own[key])
+    if other:
+        raise RegistryError(f"tags that contradict the model or its hand-off: {', '.join(other)}")
+    return {**{key: str(value) for key, value in tags.items()}, **own}
+
+
+def requirements() -> list[str]:
+    """The packages that loading a version needs, pinned to those installed here."""
+    names = ("mlflow", "lightgbm", "numpy", "pyarrow")
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
+
+
+def write_artefacts(folder: Path, artefacts: Mapping[str, Artefact]) -> None:
+    """Write figures as ``<name>.png``, copy files, and write texts under their own name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, artefact in artefacts.items():
+        if isinstance(artefact, Figure):
+            artefact.savefig(folder / f"{name.removesuffix('.png')}.png", dpi=100)
+        elif isinstance(artefact, Path):
+            target = name if Path(name).suffix else f"{name}{artefact.suffix}"
+            (folder / target).write_bytes(artefact.read_bytes())
+        else:
+            (folder / name).write_text(artefact, encoding="utf-8")
+
+
+def is_http(uri: str) -> bool:
+    """Whether ``uri`` is the address of a server, and not of a database."""
+    return uri.startswith(("http://", "https://"))
+
+
+def beside_database(uri: str) -> str | None:
+    """Where a SQLite tracking store keeps its artefacts: beside the database file.
+
+    MLflow's own default would be the current folder. None for any other address: there the server
+    says where.
+    """
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()

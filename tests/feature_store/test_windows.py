@@ -1,0 +1,144 @@
+"""Windowed features equal a naive loop, however the hours are split into runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_store import hours as hr
+from feature_store.views import MAX_WINDOW, VIEWS, FeatureView
+from feature_store.windows import HOUR_MICROS, epoch_hour, sample_matrix, window_features
+
+START = "2026-11-01T00"
+VIEW = FeatureView("pair", ("user_id", "category"), "test", windows=(1, 24, 72, 168))
+ACTIONS = VIEW.actions
+
+tile = st.tuples(
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["x", "y|a"]),
+    st.integers(0, 200),  # hour of arrival
+    st.sampled_from(ACTIONS),
+    st.integers(1, 5),  # n
+    st.integers(0, 9000),  # total
+    st.integers(0, 119),  # minutes before the end of the hour
+)
+
+
+def as_tiles(rows: list[tuple]) -> pa.Table:
+    """Tiles as extract_features has them: one row per key, hour and action (half-hours merge)."""
+    columns = defaultdict(list)
+    for user, category, hour, action, n, total, minutes in rows:
+        start = hr.start_of(hr.add(START, hour))
+        columns["user_id"].append(user)
+        columns["category"].append(category)
+        columns["hour"].append(hr.add(START, hour))
+        columns["action"].append(action)
+        columns["n"].append(n)
+        columns["total"].append(total)
+        columns["last_at"].append(start + dt.timedelta(hours=1, minutes=-minutes, seconds=-1))
+    return pa.table(
+        {
+            **{c: pa.array(columns[c], pa.string()) for c in ("user_id", "category", "hour", "action")},
+            "n": pa.array(columns["n"], pa.int64()),
+            "total": pa.array(columns["total"], pa.int64()),
+            "last_at": pa.array(columns["last_at"], pa.timestamp("us", tz="UTC")),
+        }
+    )
+
+
+def naive(rows: list[tuple], key: tuple[str, str], as_of: int) -> list[int]:
+    """The stored values of one key at ``as_of`` (hours after START), row by row."""
+    values = []
+    mine = [r for r in rows if (r[0], r[1]) == key]
+    for window in VIEW.windows:
+        inside = [r for r in mine if as_of - window <= r[2] < as_of]
+        for measure in VIEW.measures():
+            action = measure.removesuffix("_total")
+            values.append(sum(r[5] if measure != action else r[4] for r in inside if r[3] == action))
+    for action in VIEW.recency:
+        times = [
+            epoch_hour(hr.add(START, r[2])) * HOUR_MICROS + HOUR_MICROS - (r[6] * 60 + 1) * 1_000_000
+            for r in mine
+            if r[3] == action and r[2] < as_of
+        ]
+        newest = max(times, default=0)
+        oldest = (epoch_hour(hr.add(START, as_of)) - MAX_WINDOW) * HOUR_MICROS
+        values.append(newest if newest >= oldest else 0)
+    return values
+
+
+def changes(rows: list[tuple], first: int, last: int, bases: list[int]) -> set:
+    """(key, as_of) at which a row is due."""
+    due = set()
+    for user, category, hour, *_ in rows:
+        for after in (0, *VIEW.windows):
+            due.add(((user, category), hour + 1 + after))
+        due |= {((user, category), b + 1) for b in bases if hour <= b <= hour + MAX_WINDOW}
+    return {(key, as_of) for key, as_of in due if first < as_of <= last + 1}
+
+
+def extracted(rows: list[tuple], first: int, last: int, bases: list[int]) -> dict:
+    loaded = [r for r in rows if first - MAX_WINDOW <= r[2] <= last]
+    keys, as_of, values = window_features(
+        as_tiles(loaded), VIEW, hr.add(START, first), hr.add(START, last),
+        [hr.add(START, b) for b in bases],
+    )  # fmt: skip
+    origin = epoch_hour(START)
+    names = zip(keys["user_id"].to_pylist(), keys["category"].to_pylist(), strict=True)
+    return {
+        (key, int(at) - origin): row.tolist()
+        for key, at, row in zip(names, as_of, values, strict=True)
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(tile, min_size=1, max_size=40), st.integers(0, 150), st.integers(0, 60))
+def test_equals_a_naive_loop(rows: list[tuple], first: int, length: int) -> None:
+    last = first + length
+    bases = [b for b in range(first, last + 1) if b % 24 == 15]
+    found = extracted(rows, first, last, bases)
+    seen = [r for r in rows if r[2] <= last]
+    expected = changes(seen, first, last, bases)
+    assert set(found) == expected
+    for key, as_of in expected:
+        assert found[key, as_of] == naive(rows, key, as_of)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(tile, min_size=1, max_size=30), st.integers(100, 120))
+def test_hour_by_hour_equals_one_range(rows: list[tuple], first: int) -> None:
+    hours = range(first, first + 12)
+    bases = [b for b in hours if b % 24 == 15]
+    together = extracted(rows, first, hours[-1], bases)
+    apart: dict = {}
+    for hour in hours:
+        known = [r for r in rows if r[2] <= hour]
+        apart |= extracted(known, hour, hour, [b for b in bases if b == hour])
+    assert together == apart
+
+
+def test_no_tiles_give_no_rows() -> None:
+    keys, as_of, values = window_features(as_tiles([]), VIEW, START, START, [])
+    assert keys.num_rows == len(as_of) == len(values) == 0
+
+
+def test_sample_columns_match_their_names() -> None:
+    view = VIEWS[0]
+    stored = np.zeros((2, len(view.count_columns()) + len(view.recency)), np.int64)
+    columns = dict(zip(view.count_columns(), range(stored.shape[1]), strict=False))
+    stored[1, columns["click_24h"]], stored[1, columns["impression_24h"]] = 3, 20
+    stored[1, columns["stay_total_24h"]] = 50_000
+    as_of = np.full(2, 100 * HOUR_MICROS)
+    stored[1, len(columns)] = 98 * HOUR_MICROS  # last impression
+    matrix = sample_matrix(view, stored, as_of)
+    named = dict(zip(view.sample_columns(), matrix.T, strict=True))
+    assert named["user_click_24h"].tolist() == [0, 3]
+    assert np.allclose(named["user_ctr_24h"], [0.1, (3 + 0.1 * 10) / (20 + 10)])
+    assert np.allclose(named["user_mean_stay_24h"], [3.0, (50 + 3 * 5) / (20 + 5)])
+    assert np.isnan(named["user_hours_since_impression"][0])
+    assert named["user_hours_since_impression"][1] == 2
