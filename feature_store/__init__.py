@@ -1,1 +1,1 @@
-"""The offline feature store: sources, Iceberg tables, feature views, point-in-time samples, labels."""
+"""The offline feature store: sources, Iceberg tables, feature views, samples in time, labels."""

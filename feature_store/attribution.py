@@ -1,7 +1,7 @@
 """Outcomes: which impression an action belongs to.
 
-By ``impression_id``; else the same request and target; else the user's last impression of the target
-inside the action's window (last touch).
+By ``impression_id``; else the same request and target; else the user's last impression of the
+target inside the action's window (last touch).
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def attribute(outcomes: DataFrame, shown: DataFrame, windows: Mapping[str, int])
         rest.join(candidates, (F.col("request_id") == F.col("_request")) & target), "request"
     )
     unmatched = rest.join(by_request.select("event_id"), "event_id", "left_anti")
-    window = F.lit(0)
+    window = F.lit(0).cast("bigint")
     for action, seconds in windows.items():
         window = F.when(F.col("action") == action, F.lit(seconds)).otherwise(window)
     age = F.unix_micros("event_time") - F.unix_micros("_shown_at")
-    recent = (age >= 0) & (age <= window * 1_000_000)
+    recent = (age >= 0) & (age <= window.cast("bigint") * 1_000_000)
     by_touch = _latest(
         unmatched.join(candidates, (F.col("user_id") == F.col("_user")) & target & recent),
         "last_touch",

@@ -1,4 +1,4 @@
-"""Gates: is an hour of events fit to learn from? Measured per hour, judged against earlier hours."""
+"""Gates: is an hour of events fit to learn from? Measured per hour, judged by earlier hours."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def judge_hour(
 ) -> list[GateResult]:
     """Every gate's verdict on ``hour``.
 
-    An hour without events is complete and empty; it passes with a warning, and training goes on with
-    what it has.
+    An hour without events is complete and empty; it passes with a warning, and training goes on
+    with what it has.
 
     Args:
         counted: events per action.

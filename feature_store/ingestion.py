@@ -1,7 +1,8 @@
 """From a source's rows to an hour of events: arrival, judgement, duplicates, quarantine.
 
-Two passes bound memory by one bucket of one hour: the first judges every row and spills it by arrival
-hour, the second removes duplicates hour by hour. Nothing is committed before every hour was judged.
+Two passes bound memory by one bucket of one hour: the first judges every row and spills it by
+arrival hour, the second removes duplicates hour by hour. Nothing is committed before every hour
+was judged.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class _Spill:
         folder.mkdir(parents=True)
 
     def add(self, rows: pa.Table) -> None:
-        """Append rows (with columns ``hour`` and ``reason``), keeping their order within an hour."""
+        """Append rows (with columns ``hour`` and ``reason``); an hour keeps their order."""
         rows = rows.take(pc.sort_indices(rows["hour"]))
         runs = pc.run_end_encode(rows["hour"].combine_chunks())
         start = 0

@@ -1,8 +1,8 @@
 """Which hours are complete, and who may write: two tables in the catalog's database.
 
 ``hours`` records completion apart from the data, since an empty hour leaves nothing in an Iceberg
-plan. ``fences`` holds, per stage and hour, the token of the run that may write; whoever starts later
-takes it over, and a writer that lost it is refused at its commit.
+plan. ``fences`` holds, per stage and hour, the token of the run that may write; whoever starts
+later takes it over, and a writer that lost it is refused at its commit.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Ledger:
         return upsert
 
     def take_fence(self, stage: str, hours: Sequence[str], token: str) -> None:
-        """Make ``token`` the one writer of ``stage`` at ``hours``; earlier holders lose their right.
+        """Make ``token`` the one writer of ``stage`` at ``hours``; earlier holders lose their
+        right.
 
         Waits while an earlier holder is inside its commit.
         """

@@ -1,11 +1,11 @@
 """Samples: every impression with the features of its group's ``as_of``, and nothing later.
 
-A ranking group is (run hour, request), or (run hour, user, hour of the event) where impressions have
-no request. Its ``as_of`` is the hour of its earliest impression, so that no running statistic inside
-a group can tell the labels of the group.
+A ranking group is (run hour, request), or (run hour, user, hour of the event) where impressions
+have no request. Its ``as_of`` is the hour of its earliest impression, so that no running statistic
+inside a group can tell the labels of the group.
 
-All lookups, of behaviour and of attributes, are one as-of join: known rows and requests meet by key in
-one partition, and the newest known row at or before each request answers it.
+All lookups, of behaviour and of attributes, are one as-of join: known rows and requests meet by
+key in one partition, and the newest known row at or before each request answers it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = [
     "unpack_samples",
 ]
 
-# Texts travel as plain columns: Spark checks a batch's size after every row that it hands to Python,
-# at a cost that for a list column grows with the batch, so that list columns are quadratic.
+# Texts travel as plain columns: Spark checks a batch's size after every row that it hands to
+# Python, at a cost that for a list column grows with the batch, so that list columns are quadratic.
 _TEXTS: Final = tuple(f"text{i}" for i in range(max(len(v.categorical) for v in ATTRIBUTES)))
 _VALUES: Final = ", ".join(["numbers binary", *(f"{name} string" for name in _TEXTS)])
 KNOWN_ATTRIBUTES: Final = (

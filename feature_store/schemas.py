@@ -1,4 +1,5 @@
-"""Every table of the store: its columns, its partition and its grain. Declared once, never inferred.
+"""Every table of the store: its columns, its partition and its grain. Declared once, never
+inferred.
 
 Times are microseconds in UTC, identifiers are strings, money and durations inside counts are exact
 integers (cents, milliseconds).
@@ -199,8 +200,10 @@ OUTCOMES: Final = with_hour(
     )
 )
 
+# `hour` is the run that judged; `judged_hour` the hour whose samples were scored.
 _SCORED: Final = [
     _field("evaluation", pa.string(), required=True),  # hourly | offline
+    _field("judged_hour", pa.string(), required=True),
     _field("name", pa.string(), required=True),
     _field("version", pa.string(), required=True),
     _field("role", pa.string(), required=True),
@@ -270,7 +273,7 @@ def _counts(view: FeatureView) -> pa.Schema:
 
 
 def _features(view: FeatureView) -> pa.Schema:
-    """One row per key whose counts changed or left a window, and `as_of` (the hour after `hour`)."""
+    """One row per key whose counts changed or left a window, and `as_of` (`hour` plus one)."""
     return with_hour(
         pa.schema(
             [

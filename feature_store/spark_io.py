@@ -1,7 +1,8 @@
 """Between Spark and the tables: read completed hours as a frame, stage a frame as hours.
 
-Files are read and written by the tasks, with Arrow. Rows of an hour meet in one task, which sorts them,
-writes one Parquet file and returns its path and its digest: sorted rows make equal content equal bytes.
+Files are read and written by the tasks, with Arrow. Rows of an hour meet in one task, which sorts
+them, writes one Parquet file and returns its path and its digest: sorted rows make equal content
+equal bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,10 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
 from feature_store.schemas import TABLES, optional
-from feature_store.tables import Staged, Store
+from feature_store.staged import Staged
+
+if TYPE_CHECKING:  # workers import this module: the catalog's packages would cost each a second
+    from feature_store.tables import Store
 
 __all__ = ["TARGET", "Target", "read_files", "read_hours", "stage"]
 
@@ -79,12 +83,13 @@ class Target:
 
     Attributes:
         sort: columns that order an hour's rows totally, before ``unpack``.
-        unpack: turns the rows of one file into the table's declared columns.
+        unpack: turns the rows of one file into the table's declared columns, where they are not in
+            them yet.
     """
 
     table: str
     sort: tuple[str, ...]
-    unpack: Callable[[pa.Table], pa.Table]
+    unpack: Callable[[pa.Table], pa.Table] | None = None
 
 
 def stage(
@@ -159,7 +164,8 @@ def _write_files(
             place = {"target": number, "hour": mine["hour"][start].as_py(),
                      "bucket": mine[_BUCKET][start].as_py()}  # fmt: skip
             piece = mine.slice(start, end - start).drop_columns([_BUCKET, TARGET])
-            done = _write_file(target.unpack(piece), folders[number], schemas[number], place)
+            piece = target.unpack(piece) if target.unpack else piece
+            done = _write_file(piece, folders[number], schemas[number], place)
             written.append({**place, **done})
     return written
 

@@ -1,8 +1,8 @@
 """Iceberg tables: whole hours in, whole hours out.
 
 Writers stage Parquet files under fresh UUID paths and commit them in one transaction per table; a
-reader resolves completed, validated hours to a list of files at one snapshot and hands that to Spark
-or Arrow. Field nullability is relaxed in the files, as Spark writes every column as optional.
+reader resolves completed, validated hours to a list of files at one snapshot and hands that to
+Spark or Arrow. Field nullability is relaxed in the files, as Spark writes every column as optional.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import random
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from sqlalchemy.exc import OperationalError
 
 from feature_store.ledger import Completion, Ledger, LedgerError
 from feature_store.schemas import TABLES, TableSpec, optional
+from feature_store.staged import Staged
 
 __all__ = ["HourWriter", "Staged", "Store", "StoreError", "Writer"]
 
@@ -59,28 +60,6 @@ _PROPERTIES: Final = {
 
 class StoreError(RuntimeError):
     """What was staged does not fit its table, or an hour that is needed is not there."""
-
-
-@dataclass
-class Staged:
-    """Files of one table, ready to be committed: paths, row counts and content hashes by hour."""
-
-    table: str
-    files: dict[str, list[str]] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    content: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def hours(self) -> list[str]:
-        return sorted(self.rows)
-
-    def add_empty(self, hours: Iterable[str]) -> Staged:
-        """Record the hours that have no rows, so that they are complete as well."""
-        for hour in hours:
-            self.files.setdefault(hour, [])
-            self.rows.setdefault(hour, 0)
-            self.content.setdefault(hour, "empty")
-        return self
 
 
 @dataclass(frozen=True)
@@ -227,7 +206,7 @@ class Store:
         return snapshot
 
     def commit_slice(self, rows: pa.Table, table: str, where: Mapping[str, str]) -> int | None:
-        """Replace one partition below the hour (``hour`` and ``evaluation``), in one transaction."""
+        """Replace one partition below the hour (``hour`` and ``evaluation``) in one transaction."""
         path = self._write_loose(rows, table)
         terms: list[BooleanExpression] = [EqualTo(column, value) for column, value in where.items()]
         return self._replace(table, And(*terms) if len(terms) > 1 else terms[0], path, None)
@@ -306,11 +285,15 @@ class Store:
         return list(self.ledger.readable(name, first, last))
 
     def dataset(
-        self, name: str, hours: Sequence[str], where: Mapping[str, str] | None = None
+        self,
+        name: str,
+        hours: Sequence[str],
+        where: Mapping[str, str] | None = None,
+        snapshot_id: int | None = None,
     ) -> ds.Dataset:
         """The rows of ``hours`` as an Arrow dataset with the table's declared schema."""
         schema = optional(TABLES[name].schema)
-        paths = self.files(name, hours, where)
+        paths = self.files(name, hours, where, snapshot_id)
         return ds.dataset(paths, schema=schema, format="parquet")
 
     def read(
@@ -319,9 +302,11 @@ class Store:
         hours: Sequence[str],
         columns: Sequence[str] | None = None,
         where: Mapping[str, str] | None = None,
+        snapshot_id: int | None = None,
     ) -> pa.Table:
-        """The rows of ``hours`` as an Arrow table."""
-        return self.dataset(name, hours, where).to_table(columns=columns and list(columns))
+        """The rows of ``hours`` as an Arrow table, at a snapshot (the current one by default)."""
+        rows = self.dataset(name, hours, where, snapshot_id)
+        return rows.to_table(columns=columns and list(columns))
 
     def read_all(self, name: str) -> pa.Table:
         """Every row of a small append-only table, at its current snapshot."""

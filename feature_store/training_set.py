@@ -56,6 +56,7 @@ def training_set(
     cut: str,
     windows: Mapping[str, int],
     columns: Sequence[str] = FEATURE_COLUMNS,
+    snapshots: Mapping[str, int] | None = None,
 ) -> pa.Table:
     """Samples of hours [first, last] with the labels that are known at ``cut``.
 
@@ -63,6 +64,7 @@ def training_set(
         cut: hour; only outcomes that arrived before it are used, and what is still open there is
             null.
         windows: the source's declared actions with their attribution windows in seconds.
+        snapshots: Iceberg snapshot to read by table, as a lineage names them; else the current one.
 
     Returns:
         The sample keys, ``columns`` and a ``label_<name>`` column per declared label, in the order
@@ -70,6 +72,8 @@ def training_set(
     """
     hours = store.readable_hours("samples", first, last)
     keys = [field.name for field in SAMPLE_KEYS]
-    samples = store.read("samples", hours, [*keys, *columns, "hour"])
+    at = snapshots or {}
+    samples = store.read("samples", hours, [*keys, *columns, "hour"], snapshot_id=at.get("samples"))
     known = store.readable_hours("outcomes", hr.add(first, -_LATE_HOURS), hr.add(cut, -1))
-    return labelled(samples, store.read("outcomes", known), cut, windows)
+    outcomes = store.read("outcomes", known, snapshot_id=at.get("outcomes"))
+    return labelled(samples, outcomes, cut, windows)

@@ -1,8 +1,9 @@
 """Feature views to Spark: events to counts, counts to features, for all views in one pass.
 
-Spark moves rows to where they meet and sums them; the arithmetic of windows runs on whole partitions
-in ``windows``, since plans of hundreds of columns are slow to compile and slower to run. Rows of all
-views share one frame: ``view`` is the view's place in ``VIEWS``, ``k1`` and ``k2`` its keys.
+Spark moves rows to where they meet and sums them; the arithmetic of windows runs on whole
+partitions in ``windows``, since plans of hundreds of columns are slow to compile and slower to
+run. Rows of all views share one frame: ``view`` is the view's place in ``VIEWS``, ``k1`` and
+``k2`` its keys.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ __all__ = [
     "PACKED",
     "TILES",
     "as_bytes",
-    "from_bytes",
     "count_tiles",
     "extract_windows",
+    "from_bytes",
     "hour_text",
     "keyed",
     "latest_before",

@@ -92,7 +92,7 @@ def _hourly(tiles: pa.Table, view: FeatureView, codes: Ints) -> _Hourly:
 
 
 def _latest_so_far(code: Ints, latest: Ints) -> Ints:
-    """Running maximum inside every key: shifting each key above all earlier ones makes it global."""
+    """Running maximum inside every key: each key is shifted above all earlier ones."""
     if latest.size == 0:
         return latest
     never = latest == 0
@@ -128,8 +128,8 @@ def window_features(
 
     Returns:
         The keys of N rows as a table, ``as_of`` in epoch hours (N,), and the values (N, counts +
-        recency): the view's ``count_columns``, then its ``recency_columns`` in microseconds, 0 where
-        it never happened inside the longest window.
+        recency): the view's ``count_columns``, then its ``recency_columns`` in microseconds, 0
+        where it never happened inside the longest window.
     """
     width = len(view.count_columns()) + len(view.recency)
     names = list(view.keys if keys is None else keys)

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
@@ -111,7 +110,7 @@ def build(
     [samples] = stage(rows, store, [target], hours, largest)
     rows = _outcomes(spark, store, hours, source.windows, lateness)
     rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("event_id")})
-    target = Target("outcomes", ("event_id", "sample_id"), _as_they_are)
+    target = Target("outcomes", ("event_id", "sample_id"))
     [outcomes] = stage(rows, store, [target], hours, largest)
     found = sum(outcomes.rows.values())
     summary = Summary(
@@ -130,10 +129,6 @@ def build(
     return summary
 
 
-def _as_they_are(rows: pa.Table) -> pa.Table:
-    return rows
-
-
 def run(arguments: argparse.Namespace) -> Summary:
     settings = load_settings(arguments)
     hours = run_hours(arguments, settings.open_source().time_zone)
@@ -146,8 +141,8 @@ def run(arguments: argparse.Namespace) -> Summary:
 def build_parser() -> argparse.ArgumentParser:
     return job_parser(
         JOB,
-        "Join every impression of an hour with the features of its ranking group's as_of, attribute "
-        "the hour's clicks, stays, orders and follows to impressions, and commit both.",
+        "Join every impression of an hour with the features of its ranking group's as_of, "
+        "attribute the hour's clicks, stays, orders and follows to impressions, and commit both.",
         "  spark-submit jobs/build_samples.py --hour 2026-11-11T05\n"
         "  spark-submit jobs/build_samples.py --from-hour 2026-11-11T00 --to-hour 2026-11-11T05\n",
     )

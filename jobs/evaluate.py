@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from jobs.support.fencing import claim, run_token
 from jobs.support.promotions import champion_before
 from jobs.support.settings import Settings, load_settings
 from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.train_gbdt import DEFAULT_NAME, plan
+from jobs.train_gbdt import DEFAULT_NAME, Plan, plan
 from models.metrics import evaluate_ranking, group_codes, ndcg_at_k, paired_bootstrap
 from models.registry import Registry, Version
 
@@ -98,8 +99,8 @@ def _contender(registry: Registry, role: str, version: Version, hour: str) -> _C
     data_hour = version.tags["data_hour"]
     if data_hour >= hour:
         raise RefusedError(
-            f"{version.name} version {version.version} has seen {data_hour}; it cannot be judged on "
-            f"{hour}. Evaluate a version fitted on earlier hours."
+            f"{version.name} version {version.version} has seen {data_hour}; it cannot be judged "
+            f"on {hour}. Evaluate a version fitted on earlier hours."
         )
     loaded = registry.load(version.name, version.version)
     return _Contender(role, version.name, str(version.version), data_hour,
@@ -162,15 +163,26 @@ def _differences(judged: Sequence[Judged], resamples: int, seed: int) -> dict[st
     return found
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """Everything that was found on one hour; ``version`` is the candidate, whose run keeps it."""
+
+    hour: str
+    version: Version
+    judged: Sequence[Judged]
+    differences: Mapping[str, tuple[Any, ...]]
+    rows: int
+
+
 def _rows(
-    judged: Sequence[Judged], differences: Mapping[str, tuple[Any, ...]], evaluation: str,
-    hour: str, cut: str,
-) -> tuple[pa.Table, pa.Table]:  # fmt: skip
+    verdict: _Verdict, evaluation: str, hour: str, cut: str
+) -> tuple[list[dict[str, Any]], pa.Table]:
+    """The rows of ``evaluations`` and ``evaluation_groups`` of one verdict."""
     summary: list[dict[str, Any]] = []
     groups: list[pa.Table] = []
-    for j in judged:
-        base = {"evaluation": evaluation, "name": j.name, "version": j.version, "role": j.role,
-                "label": j.label, "hour": hour}  # fmt: skip
+    for j in verdict.judged:
+        base = {"evaluation": evaluation, "judged_hour": verdict.hour, "name": j.name,
+                "version": j.version, "role": j.role, "label": j.label, "hour": hour}  # fmt: skip
         more = {"segment": "all", "groups": int(j.metrics["groups"]), "immature": j.immature,
                 "data_hour": j.data_hour, "cut": cut}  # fmt: skip
         for metric, value in j.metrics.items():
@@ -178,51 +190,76 @@ def _rows(
             entry = {"metric": metric, "value": value, "low": low, "high": high}
             summary.append({**base, **more, **entry})
         if j.role == "candidate":
-            for key, (value, low, high, count) in differences.items():
+            for key, (value, low, high, count) in verdict.differences.items():
                 metric, label = key.split("|")
                 if label == j.label:
                     entry = {"metric": metric, "value": value, "low": low, "high": high}
                     summary.append({**base, **more, **entry, "groups": count})
         constants = {k: pa.array([v] * len(j.ndcg), pa.string()) for k, v in base.items()}
         columns = {**constants, "group_id": pa.array(j.groups.tolist(), pa.string()),
-                   "ndcg_at_10": pa.array(j.ndcg)}  # fmt: skip
+                   "ndcg_at_10": pa.array(j.ndcg, pa.float64())}  # fmt: skip
         groups.append(pa.table(columns).select(EVALUATION_GROUPS.names))
-    return pa.Table.from_pylist(summary, schema=EVALUATIONS), pa.concat_tables(groups)
+    return summary, pa.concat_tables(groups)
 
 
-def _logged(
-    judged: Sequence[Judged], differences: Mapping[str, tuple[Any, ...]]
-) -> dict[str, float]:
+_SHOWN: Final = ("ndcg_at_1", "ndcg_at_3", "ndcg_at_5", "ndcg_at_10", "auc", "gauc", "groups")
+
+
+def _logged(verdict: _Verdict, prefix: str) -> dict[str, float]:
     """Metrics of the candidate's run, named so that the registry page reads by itself."""
     metrics: dict[str, float] = {}
-    for j in judged:
-        prefix = "heldout" if j.role == "candidate" else j.role
-        for metric in (
-            "ndcg_at_1",
-            "ndcg_at_3",
-            "ndcg_at_5",
-            "ndcg_at_10",
-            "auc",
-            "gauc",
-            "groups",
-        ):
-            if metric in j.metrics:
-                metrics[f"{prefix}_{metric}_{j.label}"] = j.metrics[metric]
+    for j in verdict.judged:
+        name = prefix if j.role == "candidate" else j.role
+        if prefix != "heldout" and j.role != "candidate":
+            name = f"{prefix}_{j.role}"
+        metrics |= {f"{name}_{m}_{j.label}": j.metrics[m] for m in _SHOWN if m in j.metrics}
         for metric, (low, high) in j.intervals.items():
-            metrics[f"{prefix}_{metric}_{j.label}_low"] = low
-            metrics[f"{prefix}_{metric}_{j.label}_high"] = high
-    for key, (value, low, high, _) in differences.items():
+            metrics[f"{name}_{metric}_{j.label}_low"] = low
+            metrics[f"{name}_{metric}_{j.label}_high"] = high
+    for key, (value, low, high, _) in verdict.differences.items():
         name, label = key.split("|")
+        name = name if prefix == "heldout" else f"{prefix}_{name}"
         metrics |= {f"{name}_{label}": value, f"{name}_{label}_low": low,
                     f"{name}_{label}_high": high}  # fmt: skip
     return metrics
+
+
+def _page(verdict: _Verdict, evaluation: str, cut: str) -> str:
+    """A small self-contained page: who ranked the hour how well."""
+    rows = []
+    for j in sorted(verdict.judged, key=lambda j: (j.label, _ROLES.index(j.role))):
+        values = [j.metrics.get(m) for m in _SHOWN]
+        low, high = j.intervals.get("ndcg_at_10", (float("nan"), float("nan")))
+        cells = [j.label, j.role, j.version, *(_number(v) for v in values),
+                 f"[{low:.4f}, {high:.4f}]", str(j.immature)]  # fmt: skip
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells) + "</tr>")
+    names = ("label", "role", "version", *_SHOWN, "NDCG@10, 95 %", "immature rows")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    title = f"{evaluation} evaluation of {verdict.hour}, labels known before {cut}"
+    return _PAGE.format(title=html.escape(title), head=head, rows="".join(rows))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() and value > 1 else f"{value:.4f}"
+
+
+_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width"><style>
+:root {{ color-scheme: light dark }} body {{ font: 15px system-ui; margin: 2rem }}
+table {{ border-collapse: collapse }} td, th {{ padding: .35rem .7rem; text-align: right;
+border-bottom: 1px solid #8884 }} td:nth-child(-n+3), th:nth-child(-n+3) {{ text-align: left }}
+</style><h1>{title}</h1><table><tr>{head}</tr>{rows}</table></html>
+"""
 
 
 def _heldout(store: Store, source: Source, hour: str, cut: str) -> pa.Table:
     """The labelled samples of ``hour`` at ``cut``."""
     if not store.readable_hours("samples", hour, hour):
         raise RefusedError(
-            f"samples of {hour} are not there. Run: spark-submit jobs/build_samples.py --hour {hour}"
+            f"samples of {hour} are not there. "
+            f"Run: spark-submit jobs/build_samples.py --hour {hour}"
         )
     return training_set(store, hour, hour, cut, source.windows)
 
@@ -230,41 +267,39 @@ def _heldout(store: Store, source: Source, hour: str, cut: str) -> pa.Table:
 def evaluate(
     store: Store, settings: Settings, name: str, hour: str, evaluation: str, token: str, dry: bool
 ) -> Summary:
-    """Judge the models of ``hour`` and keep the result.
+    """Judge models at ``hour`` and keep the result.
 
-    ``hourly`` judges the candidate of ``hour`` beside the champion of that moment on ``hour`` itself,
-    cut one hour later. ``offline`` judges champion and challenger, whichever has not seen it, on the
-    hour ``lag_hours`` earlier, whose slower actions are mature by now.
+    ``hourly`` judges the candidate of ``hour`` beside the champion of that moment on ``hour``
+    itself, cut one hour later. ``offline`` judges, at the same cut, the newest version that has not
+    seen them on the hours ``lag_hours`` back, whose slower actions are mature by now.
     """
     writer = claim(store, f"{JOB}:{evaluation}:{name}", [hour], token)
-    source = settings.open_source()
-    chosen = plan(store, settings.train, source, name, hour)
+    chosen = plan(store, settings.train, name, hour)
     summary = Summary(JOB, [hour])
     if not chosen.complete:
-        summary.status, summary.message = "skipped", chosen.shortage()
-        progress(JOB, f"skipped: {summary.message}")
-        return summary
+        return _skipped(summary, chosen.shortage())
     registry = Registry(settings.tracking())
-    judged_hour = hour if evaluation == "hourly" else hr.add(hour, -settings.evaluation.lag_hours)
     cut = hr.add(hour, 1)
-    contenders, version = _contenders(store, registry, chosen, name, judged_hour, evaluation)
-    if version is None:
-        summary.status = "skipped"
-        summary.message = f"no version of {name} was fitted before {judged_hour}"
-        progress(JOB, f"skipped: {summary.message}")
-        return summary
-    table = _heldout(store, source, judged_hour, cut)
-    labels = [label for label in settings.evaluation.labels if label_column(label) in
-              table.column_names and not LABELS[label].summed]  # fmt: skip
-    rules = settings.evaluation
-    judged = [judge(c, table, label, rules.resamples, rules.seed)
-              for label in labels for c in contenders]  # fmt: skip
-    differences = _differences(judged, rules.resamples, rules.seed)
-    rows, groups = _rows(judged, differences, evaluation, hour, cut)
-    summary.rows_in, summary.rows_out = table.num_rows, rows.num_rows
-    summary.model = {"name": name, "version": version.version}
-    _report(judged, labels)
-    summary.details = {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in judged}
+    hourly = evaluation == "hourly"
+    lags = (0,) if hourly else settings.evaluation.lag_hours
+    verdicts = {
+        lag: verdict
+        for lag in lags
+        if (verdict := _judge_hour(store, registry, settings, chosen, hr.add(hour, -lag), cut,
+                                   hourly)) is not None
+    }  # fmt: skip
+    if not verdicts:
+        return _skipped(summary, f"no version of {name} is older than the hours {lags} h back")
+    kept = [_rows(verdict, evaluation, hour, cut) for verdict in verdicts.values()]
+    rows = pa.Table.from_pylist([r for found, _ in kept for r in found], schema=EVALUATIONS)
+    groups = pa.concat_tables([g for _, g in kept])
+    first = next(iter(verdicts.values()))
+    summary.rows_in = sum(v.rows for v in verdicts.values())
+    summary.rows_out = rows.num_rows
+    summary.model = {"name": name, "version": first.version.version}
+    summary.mlflow_run_url = registry.run_url(first.version.run_id)
+    summary.details = {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in first.judged}
+    summary.message = f"judged {', '.join(v.hour for v in verdicts.values())}, cut {cut}"
     if dry:
         summary.status = "dry-run"
         return summary
@@ -274,39 +309,60 @@ def evaluate(
             "evaluation_groups": store.commit_slice(groups, "evaluation_groups", where),
             "evaluations": store.commit_slice(rows, "evaluations", where),
         }
-        if evaluation == "hourly":
-            registry.log_evaluation(version, _logged(judged, differences))
-    summary.mlflow_run_url = registry.run_url(version.run_id)
-    summary.message = f"{len(contenders)} contenders on {judged_hour}, cut {cut}"
+        for lag, verdict in verdicts.items():
+            prefix = "heldout" if hourly else f"offline_{lag}h"
+            page = {f"{prefix}-{verdict.hour}.html": _page(verdict, evaluation, cut)}
+            registry.log_evaluation(verdict.version, _logged(verdict, prefix), artefacts=page)
     return summary
 
 
-def _contenders(
-    store: Store, registry: Registry, chosen: Any, name: str, hour: str, evaluation: str
-) -> tuple[list[_Contender], Version | None]:
-    """Who is judged on ``hour``, and the version whose run keeps the result."""
-    champions = _champions(store, registry, name, hour)
-    if evaluation == "hourly":
-        candidate = registry.find(name, chosen.run_key)
-        if candidate is None:
-            raise RefusedError(
-                f"{name} has no version of hour {hour}. Run: train_gbdt.py --name {name} --hour {hour}"
-            )
-    else:
-        unseen = [v for v in registry.versions(name) if v.tags["data_hour"] < hour]
-        candidate = unseen[-1] if unseen else None
-        if candidate is None:
-            return [], None
-    roles = {"candidate": candidate, **champions}
-    contenders = [_contender(registry, role, v, hour) for role, v in roles.items()]
+def _skipped(summary: Summary, message: str) -> Summary:
+    summary.status, summary.message = "skipped", message
+    progress(JOB, f"skipped: {message}")
+    return summary
+
+
+def _judge_hour(
+    store: Store, registry: Registry, settings: Settings, chosen: Plan, hour: str, cut: str,
+    hourly: bool,
+) -> _Verdict | None:  # fmt: skip
+    """Every contender on ``hour`` with the labels known at ``cut``; None without a candidate."""
+    candidate = _candidate(registry, chosen, hour, hourly)
+    if candidate is None:
+        return None
+    roles = {"candidate": candidate, **_champions(store, registry, chosen.name, hour)}
+    contenders = [_contender(registry, role, version, hour) for role, version in roles.items()]
     contenders.append(_Contender(_POPULARITY, _POPULARITY, "-", None, popularity))
-    return contenders, candidate
+    table = _heldout(store, settings.open_source(), hour, cut)
+    wanted = settings.evaluation.labels if hourly else tuple(LABELS)
+    declared = [label for label in wanted if label_column(label) in table.column_names]
+    labels = [label for label in declared if not LABELS[label].summed]
+    resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
+    judged = [judge(c, table, label, resamples, seed) for label in labels for c in contenders]
+    _report(judged, labels)
+    return _Verdict(hour, candidate, judged, _differences(judged, resamples, seed), table.num_rows)
+
+
+def _candidate(registry: Registry, chosen: Plan, hour: str, hourly: bool) -> Version | None:
+    """The version of this run, or, looking back, the newest that has not seen ``hour``."""
+    if not hourly:
+        unseen = [v for v in registry.versions(chosen.name) if v.tags["data_hour"] < hour]
+        return max(unseen, key=lambda v: (v.tags["data_hour"], v.version), default=None)
+    candidate = registry.find(chosen.name, chosen.run_key)
+    if candidate is None:
+        raise RefusedError(
+            f"{chosen.name} has no version of hour {hour}. "
+            f"Run: train_gbdt.py --name {chosen.name} --hour {hour}"
+        )
+    return candidate
 
 
 def _report(judged: Sequence[Judged], labels: Sequence[str]) -> None:
     for label in labels:
         for j in judged:
-            if j.label == label and "ndcg_at_10" in j.metrics:
+            if j.label == label and len(j.ndcg) == 0:
+                progress(JOB, f"{label:10} {j.role:18} no mature group that has both labels yet")
+            elif j.label == label:
                 low, high = j.intervals["ndcg_at_10"]
                 progress(
                     JOB,
@@ -336,8 +392,8 @@ def run(arguments: argparse.Namespace) -> Summary:
 def build_parser() -> argparse.ArgumentParser:
     parser = job_parser(
         JOB,
-        "NDCG@1/3/5/10, AUC and GAUC of the hour's candidate, of the champion of that moment and of "
-        "popularity, on mature groups, with paired bootstrap intervals.",
+        "NDCG@1/3/5/10, AUC and GAUC of the hour's candidate, of the champion of that moment and "
+        "of popularity, on mature groups, with paired bootstrap intervals.",
         "  evaluate.py --hour 2026-11-11T05\n"
         "  evaluate.py --hour 2026-11-11T05 --evaluation offline\n",
     )

@@ -1,4 +1,4 @@
-"""Count an hour's events per feature view and extract the windowed features that changed (Spark)."""
+"""Count an hour's events per feature view, extract the windowed features that changed (Spark)."""
 
 from __future__ import annotations
 
@@ -131,10 +131,11 @@ def run(arguments: argparse.Namespace) -> Summary:
 def build_parser() -> argparse.ArgumentParser:
     return job_parser(
         JOB,
-        f"Count the {len(OUTCOME_ACTIONS) + 1} actions per key and half-hour, and write the features "
-        "of every key whose counts changed or left a window, as of the end of the hour.",
+        f"Count the {len(OUTCOME_ACTIONS) + 1} actions per key and half-hour, and write the "
+        "features of every key whose counts changed or left a window, as of the end of the hour.",
         "  spark-submit jobs/extract_features.py --hour 2026-11-11T05\n"
-        "  spark-submit jobs/extract_features.py --from-hour 2026-11-11T00 --to-hour 2026-11-11T05\n",
+        "  spark-submit jobs/extract_features.py --from-hour 2026-11-11T00 \\\n"
+        "      --to-hour 2026-11-11T05\n",
     )
 
 

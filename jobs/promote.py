@@ -182,7 +182,7 @@ def promote(
     """
     stage = f"{JOB}:{name}"
     writer = claim(store, stage, ["alias"], token)
-    chosen = plan(store, settings.train, settings.open_source(), name, hour)
+    chosen = plan(store, settings.train, name, hour)
     summary = Summary(JOB, [hour])
     if not chosen.complete:
         summary.status, summary.message = "skipped", chosen.shortage()
@@ -290,9 +290,9 @@ def run(arguments: argparse.Namespace) -> Summary:
 def build_parser() -> argparse.ArgumentParser:
     parser = job_parser(
         JOB,
-        "Compare the candidates of the last held-out hours with the champions of their moment, check "
-        "that the candidate loads and scores in a fresh process, and move the aliases champion and "
-        "challenger. Keeping the champion is done as well (exit status 0).",
+        "Compare the candidates of the last held-out hours with the champions of their moment, "
+        "check that the candidate loads and scores in a fresh process, and move the "
+        "aliases champion and challenger. Keeping the champion is done as well (exit status 0).",
         "  promote.py --hour 2026-11-11T05\n"
         "  promote.py --history\n"
         "  promote.py --hour 2026-11-11T06 --rollback\n",

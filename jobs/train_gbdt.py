@@ -75,7 +75,7 @@ class Plan:
         )
 
 
-def plan(store: Store, settings: TrainSettings, source: Source, name: str, hour: str) -> Plan:
+def plan(store: Store, settings: TrainSettings, name: str, hour: str) -> Plan:
     """The training run of ``hour``: [hour - span, hour), cut at the start of ``hour``.
 
     Raises:
@@ -115,9 +115,10 @@ def _plots(model: GBDTRanker, report: FitReport, valid: pa.Table) -> dict[str, A
 
 def _description(chosen: Plan, train: pa.Table) -> str:
     return (
-        f"LightGBM ranker of hour {chosen.hour}: tasks {', '.join(chosen.config.tasks)}, fitted on "
-        f"{train.num_rows:,} impressions of {chosen.lineage.hours[0]} to {chosen.lineage.hours[-1]} "
-        f"with labels known before {chosen.hour}; {len(chosen.spec.columns)} features."
+        f"LightGBM ranker of hour {chosen.hour}: tasks {', '.join(chosen.config.tasks)}, fitted "
+        f"on {train.num_rows:,} impressions of {chosen.lineage.hours[0]} to "
+        f"{chosen.lineage.hours[-1]} with labels known before {chosen.hour}; "
+        f"{len(chosen.spec.columns)} features."
     )
 
 
@@ -162,7 +163,7 @@ def train(store: Store, settings: Settings, name: str, hour: str, token: str, dr
     """
     writer = claim(store, f"{JOB}:{name}", [hour], token)
     source = settings.open_source()
-    chosen = plan(store, settings.train, source, name, hour)
+    chosen = plan(store, settings.train, name, hour)
     summary = Summary(JOB, [hour])
     if not chosen.complete:
         summary.status, summary.message = "skipped", chosen.shortage()
@@ -187,7 +188,10 @@ def _fit_and_register(
     dry: bool,
 ) -> Version | None:  # fmt: skip
     last = hr.add(chosen.hour, -1)
-    table = training_set(store, chosen.first, last, chosen.hour, source.windows, FEATURE_COLUMNS)
+    table = training_set(
+        store, chosen.first, last, chosen.hour, source.windows, FEATURE_COLUMNS,
+        chosen.lineage.snapshots,
+    )  # fmt: skip
     absent = [label for label in chosen.spec.labels if label not in table.column_names]
     if absent:
         raise SettingsError(

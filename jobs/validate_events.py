@@ -40,12 +40,12 @@ def _judged(
 ) -> dict[str, list[GateResult]]:
     """Every hour's verdicts, in order; the walk stops at the first hour that is refused."""
     history = _history(store, hours[0])
+    before = _accepted_before(store, hours)
     verdicts: dict[str, list[GateResult]] = {}
     for hour in hours:
         results = judge_hour(hour, measure(store.batches("events", [hour], ["action"])), history,
                              rules)  # fmt: skip
-        if accept is not None:
-            results = [_accepted(r, accept) if r.level == "fail" else r for r in results]
+        results = [_with_acceptance(result, accept, before) for result in results]
         verdicts[hour] = results
         if not passed(results):
             break
@@ -55,8 +55,27 @@ def _judged(
     return verdicts
 
 
-def _accepted(result: GateResult, reason: str) -> GateResult:
-    return replace(result, level="accepted", message=f"{result.message}; accepted: {reason}")
+def _accepted_before(store: Store, hours: Sequence[str]) -> dict[tuple[str, str, float], str]:
+    """Messages of verdicts that somebody accepted, by gate, hour and the value accepted."""
+    known = store.readable_hours("gate_results", hours[0], hours[-1])
+    return {
+        (row["gate"], row["hour"], row["value"]): row["message"]
+        for row in store.read("gate_results", known).to_pylist()
+        if row["level"] == "accepted"
+    }
+
+
+def _with_acceptance(
+    result: GateResult, accept: str | None, before: Mapping[tuple[str, str, float], str]
+) -> GateResult:
+    """A failure that is accepted now, or was accepted before at the same value, fails no more."""
+    if result.level != "fail":
+        return result
+    if accept is not None:
+        message = f"{result.message}; accepted: {accept}"
+        return replace(result, level="accepted", message=message)
+    known = before.get((result.gate, result.hour, result.value or 0.0))
+    return result if known is None else replace(result, level="accepted", message=known)
 
 
 def _staged(store: Store, verdicts: Mapping[str, list[GateResult]]) -> Staged:
@@ -103,8 +122,8 @@ def validate(
     if refused:
         reasons = "; ".join(r.message for r in verdicts[refused[0]] if r.level == "fail")
         raise RefusedError(
-            f"{reasons}. The hour stays unvalidated and nobody reads it. Correct the source, ingest "
-            f"the hour again and clear this task, or accept it: "
+            f"{reasons}. The hour stays unvalidated and nobody reads it. Correct the source, "
+            f"ingest the hour again and clear this task, or accept it: "
             f"validate_events.py --hour {refused[0]} --accept 'why'"
         )
     summary.rows_out = summary.rows_in

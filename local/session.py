@@ -27,6 +27,10 @@ def process_file(stack: Stack) -> ProcessFile:
     return ProcessFile(stack.state / "processes.json", stack.mark)
 
 
+_DEMO_START = "2026-11-08T15"
+"""72 hours from here end in an evening peak, so that the hours left to Airflow are busy ones."""
+
+
 class Session:
     """One stack while it is being brought up, worked with and served."""
 
@@ -71,7 +75,14 @@ class Session:
             folder = self.stack.state / "data"
             shutil.rmtree(folder, ignore_errors=True)
             commands.append(
-                self.job("simulated event log", "simulate_events", "--out", str(folder))
+                self.job(
+                    "simulated event log",
+                    "simulate_events",
+                    "--out",
+                    str(folder),
+                    "--start",
+                    _DEMO_START,
+                )
             )
         self.run(*commands)
         if mlflow_old:
@@ -119,8 +130,8 @@ class Session:
         script = str(self.stack.root / "jobs" / "bootstrap.py")
         hours = ("--from-hour", first, "--to-hour", last)
         master = self.env["RANKMILL_SPARK_MASTER"]
-        submit = (str(self.stack.bin / "spark-submit"), "--master", master, script, *hours)
-        self.run(Command(f"bootstrap {first} to {last}", "bootstrap", submit))
+        submit = (str(self.stack.bin / "spark-submit"), "--master", master)
+        self.run(Command(f"bootstrap {first} to {last}", "bootstrap", (*submit, script, *hours)))
         self.record.put("bootstrap", [first, last])
 
     def wait_airflow(self) -> None:

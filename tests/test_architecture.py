@@ -59,7 +59,10 @@ def test_examples_import_models_only() -> None:
 
 def test_importing_a_package_starts_nothing() -> None:
     """No Spark session, no database and no MLflow by import alone."""
-    code = "import sys, feature_store.views, models; print('mlflow' in sys.modules, 'pyspark' in sys.modules)"
+    code = (
+        "import sys, feature_store.views, models;"
+        "print('mlflow' in sys.modules, 'pyspark' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )

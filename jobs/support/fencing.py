@@ -1,4 +1,4 @@
-"""No late writers: a job ends when its parent dies, and commits only while its token is the newest."""
+"""No late writers: a job ends with its parent, and commits only while its token is the newest."""
 
 from __future__ import annotations
 

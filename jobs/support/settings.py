@@ -55,13 +55,14 @@ class EvaluationSettings:
         labels: judged labels; the first is the main one, by which models are promoted.
         resamples: bootstrap resamples behind an interval.
         seed: of the bootstrap.
-        lag_hours: how long after an hour its slower actions are judged (offline evaluation).
+        lag_hours: how many hours back the offline evaluation of H looks, for the actions that are
+            mature by then: one hour for stays and follows, a day for orders.
     """
 
     labels: tuple[str, ...] = ("click", "long_view")
     resamples: int = 1000
     seed: int = 7
-    lag_hours: int = 24
+    lag_hours: tuple[int, ...] = (1, 24)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 import traceback
@@ -45,9 +46,18 @@ class Summary:
 
     def line(self) -> str:
         """One JSON object; ``hours`` shrinks to the first and the last."""
-        values = asdict(self)
+        values = _finite(asdict(self))
         values["hours"] = [self.hours[0], self.hours[-1]] if self.hours else []
-        return json.dumps(values, default=str)
+        return json.dumps(values, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and infinities as None: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def progress(job: str, message: str) -> None:

@@ -43,7 +43,10 @@ def as_tiles(rows: list[tuple]) -> pa.Table:
         columns["last_at"].append(start + dt.timedelta(hours=1, minutes=-minutes, seconds=-1))
     return pa.table(
         {
-            **{c: pa.array(columns[c], pa.string()) for c in ("user_id", "category", "hour", "action")},
+            **{
+                c: pa.array(columns[c], pa.string())
+                for c in ("user_id", "category", "hour", "action")
+            },
             "n": pa.array(columns["n"], pa.int64()),
             "total": pa.array(columns["total"], pa.int64()),
             "last_at": pa.array(columns["last_at"], pa.timestamp("us", tz="UTC")),
@@ -59,10 +62,14 @@ def naive(rows: list[tuple], key: tuple[str, str], as_of: int) -> list[int]:
         inside = [r for r in mine if as_of - window <= r[2] < as_of]
         for measure in VIEW.measures():
             action = measure.removesuffix("_total")
-            values.append(sum(r[5] if measure != action else r[4] for r in inside if r[3] == action))
+            values.append(
+                sum(r[5] if measure != action else r[4] for r in inside if r[3] == action)
+            )
     for action in VIEW.recency:
         times = [
-            epoch_hour(hr.add(START, r[2])) * HOUR_MICROS + HOUR_MICROS - (r[6] * 60 + 1) * 1_000_000
+            epoch_hour(hr.add(START, r[2])) * HOUR_MICROS
+            + HOUR_MICROS
+            - (r[6] * 60 + 1) * 1_000_000
             for r in mine
             if r[3] == action and r[2] < as_of
         ]

@@ -1,0 +1,136 @@
+"""One real stack for the slow tests: PostgreSQL, MLflow's server, a store filled from KuaiRand.
+
+It is made once per test session, whichever folder asks first: the bootstrap takes most of its time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_store import hours as hr
+from feature_store.ledger import Completion
+from feature_store.tables import Store
+from feature_store.views import VIEWS
+from local.database import Database
+from local.processes import ProcessFile, stop_everything
+from local.services import Services
+from local.settings import environment, write_spark_settings
+from local.stack import choose_ports, open_stack
+from models.registry import Registry
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = REPOSITORY.parent / "shared" / "data" / "kuairand"
+
+# 24 hours to train on and one to be held out; the last one also ends a business day, so that its
+# features hold every living key.
+FIRST, LAST = "2022-04-24T15", "2022-04-25T15"
+NEXT = hr.hour_range(hr.add(LAST, 1), hr.add(LAST, 3))
+
+EXTRACTED = [table for view in VIEWS for table in (view.counts_table, view.features_table)]
+HOURLY = ["events", "quarantine", "users", "items", "rooms", "samples", "outcomes", *EXTRACTED]
+
+requires_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the published KuaiRand log is not in ../shared/data/kuairand"
+)
+requires_java = pytest.mark.skipif(shutil.which("java") is None, reason="spark-submit needs Java")
+
+
+@dataclass(frozen=True)
+class Running:
+    """The running stack: its folder, the environment of its jobs, the bootstrap's summary."""
+
+    folder: Path
+    env: dict[str, str]
+    bootstrapped: dict[str, Any]
+    _file: ProcessFile
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The store, opened in this process."""
+        return Store(self.env["RANKMILL_WAREHOUSE"], self.env["RANKMILL_CATALOG_URI"])
+
+    @functools.cached_property
+    def registry(self) -> Registry:
+        """The registry, through MLflow's server."""
+        return Registry(self.env["MLFLOW_TRACKING_URI"])
+
+    def completions(self, hour: str, tables: Sequence[str] = HOURLY) -> dict[str, Completion]:
+        """What ``hours`` says of one hour, by table; absent where it is not complete."""
+        found = {table: self.store.ledger.completions(table, hour, hour) for table in tables}
+        return {table: rows[hour] for table, rows in found.items() if hour in rows}
+
+    def contents(self, hour: str, tables: Sequence[str] = HOURLY) -> dict[str, tuple[int, str]]:
+        """Rows and content hash of one hour, by table."""
+        return {t: (c.rows, c.content_hash) for t, c in self.completions(hour, tables).items()}
+
+    def submit(self, job: str, *arguments: str) -> list[str]:
+        """The spark-submit command line of a job."""
+        submit = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
+        return [*submit, str(REPOSITORY / "jobs" / f"{job}.py"), *arguments]
+
+    def close(self) -> None:
+        """Stop every process and delete the folder."""
+        if "store" in self.__dict__:
+            self.store.close()
+        stop_everything(self._file)
+        shutil.rmtree(self.folder)
+
+
+def _configuration(folder: Path) -> None:
+    """conf/kuairand.yaml with few trees: these tests are about rows and versions, not quality."""
+    text = (REPOSITORY / "conf" / "kuairand.yaml").read_text()
+    (folder / "conf").mkdir()
+    shutil.copy(REPOSITORY / "conf" / "log4j2.properties", folder / "conf")
+    (folder / "conf" / "kuairand.yaml").write_text(text.replace("rounds: 300", "rounds: 30"))
+    (folder / ".venv").symlink_to(sys.prefix)
+
+
+@functools.cache
+def running() -> Running:
+    """The stack of this session, started and bootstrapped at the first call."""
+    # pytest's own temporary folders are closed to the database's user, and too long for sockets.
+    folder = Path(tempfile.mkdtemp(prefix="rankmill-e2e-"))
+    folder.chmod(0o755)
+    _configuration(folder)
+    stack = open_stack("kuairand", str(DATA), root=folder)
+    ports = choose_ports()
+    env = environment(stack, ports)
+    file = ProcessFile(stack.state / "processes.json", stack.mark)
+    services = Services(stack, ports, file)
+    try:
+        write_spark_settings(stack)
+        Database(stack.state / "postgres", stack.short_folder, stack.logs / "postgres.log").start(
+            file, env
+        )
+        services.start_mlflow(env)
+        services.wait(services.mlflow_ready, "MLflow", 120)
+        run = Running(folder, env, {}, file)
+        hours = ("--from-hour", FIRST, "--to-hour", LAST)
+        run.bootstrapped.update(finished(run.submit("bootstrap", *hours), env))
+    except BaseException:
+        stop_everything(file)
+        shutil.rmtree(folder)
+        raise
+    return run
+
+
+def finished(command: Sequence[str], env: dict[str, str]) -> dict[str, Any]:
+    """Run a job to its end and return its summary."""
+    done = subprocess.run(
+        list(command), env=env, cwd=env["TMPDIR"], capture_output=True, text=True, check=False
+    )
+    words = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, f"{command[-4:]} ended with {done.returncode}:\n{words}"
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary

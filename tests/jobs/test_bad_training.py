@@ -1,0 +1,214 @@
+"""Training that must not register anything, through the real job on a store of its own."""
+
+from __future__ import annotations
+
+import shutil
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import models.retry
+from feature_store import hours as hr
+from feature_store.schemas import OUTCOMES, SAMPLES, optional
+from feature_store.tables import HourWriter, Staged, Writer
+from models.registry import Registry
+from tests.jobs.conftest import HOUR, Project
+
+# MLflow's own tables, under SQLAlchemy 2.1; only where the store is a database and no server.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+
+NAME = "gbdt_ranker"
+ROWS = 40
+QUICK = {
+    "tasks": ["click"], "rounds": 5, "early_stopping_rounds": 2, "num_leaves": 4,
+    "min_data_in_leaf": 5, "min_positives": 20, "threads": 1,
+}  # fmt: skip
+HOURS = hr.hour_range(hr.add(HOUR, -24), hr.add(HOUR, -1))
+EMPTY_HOUR = hr.add(HOUR, -3)
+
+
+def samples(hour: str) -> pa.Table:
+    """Groups of four impressions, early in the hour; only a column or two say anything."""
+    start = np.datetime64(hr.start_of(hour).replace(tzinfo=None), "us")
+    ids = [f"{hour}-{number}" for number in range(ROWS)]
+    columns = {
+        "sample_id": ids,
+        "group_id": [f"{hour}|r|{number // 4}" for number in range(ROWS)],
+        "user_id": [f"u{number % 9}" for number in range(ROWS)],
+        "target_id": [f"i{number % 4}" for number in range(ROWS)],
+        "hour": [hour] * ROWS,
+        **{c: [start] * ROWS for c in ("as_of", "event_time", "ingested_at")},
+        "item_ctr_24h": np.arange(ROWS, dtype=np.float32) % 4,
+        "position": np.arange(ROWS, dtype=np.int32) % 4 + 1,
+    }
+    arrays = []
+    for field in optional(SAMPLES):
+        if field.name in columns:
+            arrays.append(pa.array(columns[field.name]).cast(field.type))
+        else:
+            arrays.append(pa.nulls(ROWS, field.type))
+    return pa.Table.from_arrays(arrays, schema=optional(SAMPLES))
+
+
+def clicks(hour: str, clicked: Callable[[int], bool]) -> pa.Table:
+    at = hr.start_of(hour)
+    rows = [
+        {
+            "event_id": f"{hour}-c{number}",
+            "sample_id": f"{hour}-{number}",
+            "action": "click",
+            "event_time": at,
+            "ingested_at": at,
+            "value": None,
+            "attribution": "impression_id",
+            "hour": hour,
+        }
+        for number in range(ROWS)
+        if clicked(number)
+    ]
+    return pa.Table.from_pylist(rows, schema=optional(OUTCOMES))
+
+
+def fill(project: Project, name: str, rows: Callable[[str], pa.Table], hours: list[str]) -> None:
+    """Commit ``hours`` of a table as build_samples does; EMPTY_HOUR has no rows."""
+    store, staged = project.store(), Staged(name)
+    store.ledger.take_fence("build_samples", hours, "test")
+    for hour in hours:
+        writer = HourWriter(store, name, hour)
+        if hour != EMPTY_HOUR:
+            writer.write(rows(hour))
+        writer.close(staged)
+    store.commit(staged, Writer("build_samples", "test"))
+    store.close()
+
+
+def fill_clicks(project: Project, clicked: Callable[[int], bool]) -> None:
+    fill(project, "outcomes", lambda hour: clicks(hour, clicked), HOURS)
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Registry(f"sqlite:///{folder}/mlflow.db").versions(NAME)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with the samples of HOURS; tests bring the clicks."""
+    folder = tmp_path_factory.mktemp("day")
+    fill(Project(folder), "samples", samples, HOURS)
+    return folder
+
+
+@pytest.fixture
+def trained(project: Project, day: Path, migrated: Path) -> Project:
+    """The project with that store and an empty registry; every fourth impression is clicked."""
+    shutil.copy(migrated, day / "mlflow.db")
+    project = Project(day, project.capture)
+    project.configure(train={"gbdt": QUICK})
+    fill_clicks(project, lambda number: number % 4 == 0)
+    return project
+
+
+def versions(project: Project) -> list[int]:
+    return [v.version for v in Registry(project.tracking_uri, retries=0).versions(NAME)]
+
+
+def test_a_model_is_trained_although_an_hour_is_empty(trained: Project) -> None:
+    """The control of the tests below, too: the same store without their fault registers."""
+    result = trained.run("train_gbdt", "--hour", HOUR)
+    assert (result.code, result.summary["status"]) == (0, "done"), result.err
+    assert result.summary["model"] == {"name": NAME, "version": 1}
+    again = trained.run("train_gbdt", "--hour", HOUR)
+    assert (again.code, again.summary["status"]) == (0, "unchanged")
+    assert again.summary["model"] == {"name": NAME, "version": 1}
+    assert versions(trained) == [1]
+
+
+FAULTS: dict[str, tuple[Callable[[int], bool], str]] = {
+    "no positive": (lambda _: False, "task 'click' has too few positives: 0 of"),
+    "no negative": (lambda _: True, "task 'click' has one class only: all of"),
+    "too few positives": (lambda number: number == 0, "task 'click' has too few positives: 2"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_too_little_to_learn_from_registers_nothing(trained: Project, fault: str) -> None:
+    clicked, said = FAULTS[fault]
+    fill_clicks(trained, clicked)
+    before = trained.state()
+    result = trained.run("train_gbdt", "--hour", HOUR)
+    assert (result.code, result.summary["status"]) == (1, "failed")
+    assert said in result.summary["message"]
+    assert result.summary["message"] in result.err
+    assert result.summary["model"] is None
+    assert versions(trained) == []
+    assert trained.state() == before
+
+
+def test_a_loss_that_is_no_number_registers_nothing(trained: Project) -> None:
+    trained.configure(train={"gbdt": {**QUICK, "learning_rate": 1e308}})
+    result = trained.run("train_gbdt", "--hour", HOUR)
+    assert (result.code, result.summary["status"]) == (1, "failed")
+    assert "click" in result.summary["message"]
+    assert "loss" in result.summary["message"]
+    assert versions(trained) == []
+
+
+def test_too_few_hours_are_skipped(trained: Project) -> None:
+    short = hr.add(HOUR, -1)  # of its 24 hours the first is not there
+    for job in ("train_gbdt", "evaluate", "promote"):
+        result = trained.run(job, "--hour", short)
+        assert (result.code, result.summary["status"]) == (0, "skipped"), result.err
+        assert f"23 complete hours before {short}; 24 are needed" in result.summary["message"]
+        assert result.summary["model"] is None
+    assert versions(trained) == []
+
+
+def test_an_unreachable_mlflow_is_named(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(models.retry, "time", types.SimpleNamespace(sleep=waited.append))
+    before = trained.state()
+    result = trained.run("train_gbdt", "--hour", HOUR, "--tracking-uri", "http://127.0.0.1:1")
+    assert (result.code, result.summary["status"]) == (1, "failed")
+    for named in ("http://127.0.0.1:1", "5 tries", "MLFLOW_TRACKING_URI"):
+        assert named in result.summary["message"]
+    assert waited == [1, 2, 4, 8], "retried, and ever slower"
+    assert trained.state() == before
+
+
+def test_a_task_that_the_source_does_not_declare(trained: Project) -> None:
+    options = {"path": str(trained.data), "windows": {"click": 600}}
+    trained.configure(
+        source={"name": "parquet", "options": options},
+        train={"gbdt": {**QUICK, "tasks": ["conversion"]}},
+    )
+    result = trained.run("train_gbdt", "--hour", HOUR)
+    assert (result.code, result.summary["status"]) == (2, "bad arguments")
+    assert "declares no action for ['label_conversion']" in result.summary["message"]
+    assert "['click']" in result.summary["message"]
+    assert versions(trained) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "said"), [({"gbdt": {**QUICK, "leaves": 3}}, "leaves"), ({"span": 24}, "span")]
+)
+def test_a_bad_training_configuration(project: Project, train: Any, said: str) -> None:
+    project.configure(train=train)
+    result = project.run("train_gbdt", "--hour", HOUR)
+    assert (result.code, result.summary["status"]) == (2, "bad arguments")
+    assert said in result.summary["message"]
+    assert not (project.folder / "mlflow.db").exists()
+
+
+def test_a_range_of_hours_is_no_training_run(project: Project) -> None:
+    result = project.run("train_gbdt", "--from-hour", HOURS[0], "--to-hour", HOUR)
+    assert result.code == 2
+    assert "one --hour, got 25 hours" in result.summary["message"]
