@@ -189,7 +189,8 @@ def stage_hours(
     try:
         bad = _spill_all(source, spill, first, last, rules)
         spill.close()
-        _refuse_bad_hours(bad, spill, hours, rules)
+        where = f"source {source.name} at {getattr(source, 'path', 'its files')}"
+        _refuse_bad_hours(bad, spill, hours, rules, where)
         events, quarantine = Staged("events"), Staged("quarantine")
         for hour in hours:
             _stage_hour(store, spill, hour, events, quarantine, result)
@@ -218,7 +219,11 @@ def _spill_all(
 
 
 def _refuse_bad_hours(
-    bad: dict[str, Counter[str]], spill: _Spill, hours: Sequence[str], rules: IngestRules
+    bad: dict[str, Counter[str]],
+    spill: _Spill,
+    hours: Sequence[str],
+    rules: IngestRules,
+    where: str,
 ) -> None:
     for hour in hours:
         count = sum(bad.get(hour, Counter()).values())
@@ -228,11 +233,26 @@ def _refuse_bad_hours(
         reason, _ = bad[hour].most_common(1)[0]
         worst = rows.filter(pc.equal(rows["reason"], reason)).slice(0, 3)
         raise RowsRefusedError(
-            f"hour {hour}: {count} of {spill.rows[hour]} rows are malformed "
+            f"{where}, hour {hour}: {count} of {spill.rows[hour]} rows are malformed "
             f"({dict(bad[hour])}), more than the allowed share of {rules.max_bad_share:g}. "
-            f"First rows with {reason}: {_as_json(worst)}. Correct the source, or raise "
-            "ingest.max_bad_share when the loss is meant; nothing was committed."
+            f"First rows with {reason} "
+            f"(column {_column_of(reason, worst)}): {_as_json(worst)}. Correct the source, or "
+            "raise ingest.max_bad_share when the loss is meant; nothing was committed."
         )
+
+
+_COLUMNS: Final = {
+    "unknown_action": "action",
+    "unknown_target_type": "target_type",
+    "bad_value": "value",
+    "bad_position": "position",
+}
+
+
+def _column_of(reason: str, rows: pa.Table) -> str:
+    """The column, or columns, that made rows be rejected for ``reason``."""
+    keys = [c.name for c in SOURCE_EVENTS if not c.nullable]
+    return _COLUMNS.get(reason) or ", ".join(k for k in keys if rows[k].null_count)
 
 
 def _as_json(rows: pa.Table) -> list[str]:

@@ -8,6 +8,7 @@ later takes it over, and a writer that lost it is refused at its commit.
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
-__all__ = ["Completion", "FencedOutError", "Ledger", "LedgerError"]
+__all__ = ["Completion", "FencedOutError", "Ledger", "LedgerError", "reachable"]
 
 _METADATA = sa.MetaData()
 
@@ -42,12 +43,40 @@ _FENCES = sa.Table(
 )
 
 
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between tries to reach the database."""
+
+
 class LedgerError(RuntimeError):
     """The catalog's database cannot be reached or does not answer."""
 
 
 class FencedOutError(RuntimeError):
     """A later run took this stage and hour over; nothing of this one may be written any more."""
+
+
+def reachable(engine: sa.Engine) -> None:
+    """Wait, with backoff and some seconds in all, until the database answers.
+
+    Raises:
+        LedgerError: when it does not, with its address and what to do.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            with engine.connect():
+                return
+        except OperationalError as error:
+            if pause is None:
+                raise LedgerError(_unreachable(engine, error)) from error
+            time.sleep(pause)
+
+
+def _unreachable(engine: sa.Engine, error: OperationalError) -> str:
+    address = engine.url.render_as_string(hide_password=True)
+    return (
+        f"the catalog database {address} does not answer: {error.orig}. "
+        "Start it (`make run`, or your PostgreSQL server) or correct RANKMILL_CATALOG_URI."
+    )
 
 
 @dataclass(frozen=True)
@@ -84,11 +113,7 @@ class Ledger:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            address = self._engine.url.render_as_string(hide_password=True)
-            raise LedgerError(
-                f"the catalog database {address} does not answer: {error.orig}. "
-                "Start it (`make run`, or your PostgreSQL server) or correct RANKMILL_CATALOG_URI."
-            ) from error
+            raise LedgerError(_unreachable(self._engine, error)) from error
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> sa.Insert:
         keys = [column.name for column in table.primary_key]

@@ -21,6 +21,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import sqlalchemy as sa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -35,9 +36,8 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
-from sqlalchemy.exc import OperationalError
 
-from feature_store.ledger import Completion, Ledger, LedgerError
+from feature_store.ledger import Completion, Ledger, reachable
 from feature_store.schemas import TABLES, TableSpec, optional
 from feature_store.staged import Staged
 
@@ -134,15 +134,12 @@ class Store:
 
     def __init__(self, warehouse: str, catalog_uri: str) -> None:
         self.warehouse = str(Path(warehouse).resolve())
-        try:
-            self._catalog = SqlCatalog(
-                "rankmill", uri=catalog_uri, warehouse=f"file://{self.warehouse}"
-            )
-        except OperationalError as error:
-            raise LedgerError(
-                f"the catalog database does not answer: {error.orig}. "
-                "Start it (`make run`, or your PostgreSQL server) or correct RANKMILL_CATALOG_URI."
-            ) from error
+        engine = sa.create_engine(catalog_uri)
+        reachable(engine)
+        engine.dispose()
+        self._catalog = SqlCatalog(
+            "rankmill", uri=catalog_uri, warehouse=f"file://{self.warehouse}"
+        )
         self.ledger = Ledger(self._catalog.engine)
         with contextlib.suppress(NamespaceAlreadyExistsError):
             self._catalog.create_namespace(_NAMESPACE)
@@ -190,7 +187,7 @@ class Store:
             known = ledger.completions(staged.table, staged.hours[0], staged.hours[-1])
             changed = [h for h in staged.hours if not _same(known.get(h), staged, h)]
             if not changed:
-                return max((c.snapshot_id for c in known.values() if c.snapshot_id), default=None)
+                return self.snapshot_id(staged.table)
             ledger.forget(staged.table, changed)
             paths = [path for hour in changed for path in staged.files[hour]]
             snapshot = self._replace(staged.table, In("hour", changed), paths, writer)

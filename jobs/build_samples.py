@@ -86,22 +86,30 @@ def _count_outcomes(store: Store, hours: Sequence[str], windows: Mapping[str, in
     return sum(counted.get(action, 0) for action in windows)
 
 
-def build(
-    spark: SparkSession, store: Store, settings: Settings, hours: Sequence[str], writer: Writer,
-    dry: bool,
-) -> Summary:  # fmt: skip
-    """Samples and outcomes of ``hours``, both computed before any commit.
+def require(store: Store, settings: Settings, hours: Sequence[str]) -> list[str]:
+    """The hours of features that samples of ``hours`` read, once everything is there.
 
     Raises:
         RefusedError: when the hours' events, or features before them, are not there.
     """
-    source = settings.open_source()
     lateness = math.ceil(settings.ingest.allowed_lateness_hours)
     start = first_hour(store)
     require_hours(store, "events", hours, "validate_events")
-    needed = feature_hours(hours[0], hours[-1], start, lateness, source.time_zone)
+    zone = settings.open_source().time_zone
+    needed = feature_hours(hours[0], hours[-1], start, lateness, zone)
     for view in VIEWS:
         require_hours(store, view.features_table, needed, "extract_features")
+    return needed
+
+
+def build(
+    spark: SparkSession, store: Store, settings: Settings, hours: Sequence[str], writer: Writer,
+    dry: bool,
+) -> Summary:  # fmt: skip
+    """Samples and outcomes of ``hours``, both computed before any commit."""
+    source = settings.open_source()
+    lateness = math.ceil(settings.ingest.allowed_lateness_hours)
+    needed = require(store, settings, hours)
     progress(JOB, f"samples of {len(hours)} hours with features of {len(needed)} hours")
     largest = largest_hour(store, hours)
     rows = _samples(spark, store, hours, needed, source.time_zone)
@@ -134,6 +142,7 @@ def run(arguments: argparse.Namespace) -> Summary:
     hours = run_hours(arguments, settings.open_source().time_zone)
     store = settings.open_store()
     writer = claim(store, JOB, hours, run_token(arguments.run_id))
+    require(store, settings, hours)  # before the seconds that a session takes
     with spark_session(JOB, settings.spark) as spark:
         return build(spark, store, settings, hours, writer, arguments.dry_run)
 

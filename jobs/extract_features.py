@@ -85,11 +85,8 @@ def _extract(
     return stage(rows, store, targets, hours, largest)
 
 
-def extract(
-    spark: SparkSession, store: Store, hours: Sequence[str], writer: Writer, time_zone: str,
-    dry: bool,
-) -> Summary:  # fmt: skip
-    """Counts of ``hours`` and features as of the end of each; all computed before any commit.
+def require(store: Store, hours: Sequence[str]) -> str:
+    """The store's first hour, once everything that ``hours`` need is there.
 
     Raises:
         RefusedError: when the hours' events, or earlier hours' counts, are not there.
@@ -99,6 +96,15 @@ def extract(
     earlier = hr.hour_range(max(start, hr.add(hours[0], -MAX_WINDOW)), hr.add(hours[0], -1))
     for view in VIEWS:
         require_hours(store, view.counts_table, earlier, JOB)
+    return start
+
+
+def extract(
+    spark: SparkSession, store: Store, hours: Sequence[str], writer: Writer, time_zone: str,
+    dry: bool,
+) -> Summary:  # fmt: skip
+    """Counts of ``hours`` and features as of the end of each; all computed before any commit."""
+    start = require(store, hours)
     progress(JOB, f"counting {len(hours)} hours for {len(VIEWS)} views")
     counted = _count(spark, store, hours, start)
     progress(JOB, f"features as of {hr.add(hours[0], 1)} to {hr.add(hours[-1], 1)}")
@@ -124,6 +130,7 @@ def run(arguments: argparse.Namespace) -> Summary:
     hours = run_hours(arguments, source.time_zone)
     store = settings.open_store()
     writer = claim(store, JOB, hours, run_token(arguments.run_id))
+    require(store, hours)  # before the seconds that a session takes
     with spark_session(JOB, settings.spark) as spark:
         return extract(spark, store, hours, writer, source.time_zone, arguments.dry_run)
 

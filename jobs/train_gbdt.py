@@ -208,7 +208,7 @@ def _fit_and_register(
         summary.status, summary.message = "dry-run", "fitted; nothing registered"
         return None
     for table_name, snapshot in chosen.lineage.snapshots.items():
-        store.tag(table_name, snapshot, f"{chosen.name}-{chosen.hour}")
+        store.tag(table_name, snapshot, f"{chosen.name}-{chosen.hour}-{snapshot}")
 
     def guard() -> None:
         with store.ledger.holding(writer.stage, [chosen.hour], writer.token):

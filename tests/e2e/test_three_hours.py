@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,33 +40,56 @@ def consumer_of(airflow: Path, dag_id: str, hour: str) -> DagRun:
     return parsed(airflow, dag_id).test(logical_date=None, run_conf={"hour": hour})
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a run left in Airflow, read at once: `dag.test()` without a logical date deletes the
+    DAG's earlier run without one."""
+
+    states: dict[str, str]
+    announced: set[tuple[str, str | None]]
+    summaries: dict[str, Any]
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, dag_run: DagRun) -> Done:
+        """Summaries and links of the tasks that succeeded."""
+        ended = states(dag_run)
+        good = [task for task, state in ended.items() if state == "success"]
+        return cls(
+            ended,
+            announced(dag_run),
+            {task: xcom(dag_run, task, "return_value") for task in good},
+            {task: xcom(dag_run, task, "_link_MlflowRunLink") for task in good},
+        )
+
+
 @pytest.fixture(scope="module")
-def three_hours(airflow: Path) -> dict[tuple[str, str], DagRun]:
+def three_hours(airflow: Path) -> dict[tuple[str, str], Done]:
     """Three hours after the bootstrap through all three DAGs, by DAG and hour."""
     runs = {}
     for hour in NEXT:
-        runs["hourly_features", hour] = features_of(airflow, hour)
+        runs["hourly_features", hour] = Done.of(features_of(airflow, hour))
         for dag_id in CONSUMERS:
-            runs[dag_id, hour] = consumer_of(airflow, dag_id, hour)
+            runs[dag_id, hour] = Done.of(consumer_of(airflow, dag_id, hour))
     return runs
 
 
 def test_every_task_of_three_hours_succeeds_and_reports(
-    run: Running, three_hours: dict[tuple[str, str], DagRun]
+    run: Running, three_hours: dict[tuple[str, str], Done]
 ) -> None:
-    assert {key: set(states(done).values()) for key, done in three_hours.items()} == {
+    assert {key: set(done.states.values()) for key, done in three_hours.items()} == {
         key: {"success"} for key in three_hours
     }
     server = run.env["MLFLOW_TRACKING_URI"]
     for version, hour in enumerate(NEXT, start=2):
         features, model = three_hours["hourly_features", hour], three_hours["hourly_gbdt", hour]
-        assert announced(features) == {("hour_ready", hour), ("hour_stored", hour)}
-        extracted = xcom(features, "extract_features", "return_value")
+        assert features.announced == {("hour_ready", hour), ("hour_stored", hour)}
+        extracted = features.summaries["extract_features"]
         assert (extracted["job"], extracted["status"]) == ("extract_features", "done")
         assert extracted["hours"] == [hour, hour]
         for task in ("train_gbdt", "evaluate", "promote"):
-            assert xcom(model, task, "return_value")["model"] == {"name": NAME, "version": version}
-            assert xcom(model, task, "_link_MlflowRunLink").startswith(f"{server}/#/")
+            assert model.summaries[task]["model"] == {"name": NAME, "version": version}
+            assert model.links[task].startswith(f"{server}/#/")
 
 
 @pytest.mark.usefixtures("three_hours")
@@ -149,35 +174,48 @@ class History:
     """Events as plain rows, to count them as slowly and plainly as possible."""
 
     def __init__(self, run: Running, hours: list[str]) -> None:
-        items = run.store.read("items", hours, ["item_id", "category", "valid_from", "hour"])
         self.categories: dict[str, list[tuple[str, dt.datetime, str | None]]] = {}
-        for row in items.to_pylist():
-            entry = (row["hour"], row["valid_from"], row["category"])
-            self.categories.setdefault(row["item_id"], []).append(entry)
+        for table, key in (("items", "item_id"), ("rooms", "room_id")):
+            columns = [key, "category", "valid_from", "hour"]
+            for row in run.store.read(table, hours, columns).to_pylist():
+                entry = (row["hour"], row["valid_from"], row["category"])
+                self.categories.setdefault(f"{key} {row[key]}", []).append(entry)
         columns = ["user_id", "item_id", "room_id", "action", "event_time", "ingested_at", "hour"]
-        self.events = run.store.read("events", hours, columns).to_pylist()
-        for event in self.events:
-            event["category"] = self.category(event["item_id"], event["hour"])
+        self.events: dict[str, list[dict[str, Any]]] = {}
+        for event in run.store.read("events", hours, columns).to_pylist():
+            event["category"] = self.category(event)
+            self.events.setdefault(event["action"], []).append(event)
 
-    def category(self, item: str | None, hour: str) -> str | None:
-        known = [entry for entry in self.categories.get(item or "", []) if entry[0] <= hour]
-        return max(known, key=lambda entry: entry[:2])[2] if known else None
+    def category(self, row: dict[str, Any]) -> str | None:
+        """The category of a row's item, else of its room, as known in the row's hour."""
+        for key in ("item_id", "room_id"):
+            entries = self.categories.get(f"{key} {row[key]}", [])
+            known = [entry for entry in entries if entry[0] <= row["hour"]]
+            category = max(known, key=lambda entry: entry[:2])[2] if known else None
+            if category is not None:
+                return category
+        return None
 
-    def seen(self, action: str, as_of: dt.datetime, hours: int, **keys: str) -> list[dt.datetime]:
-        """When ``action`` happened, of what arrived in the ``hours`` before ``as_of``."""
+    def seen(
+        self, action: str, as_of: dt.datetime, hours: int, **keys: str | None
+    ) -> list[dt.datetime]:
+        """When ``action`` happened, of what arrived in the ``hours`` before ``as_of``.
+
+        Nothing is known of a key that is null.
+        """
+        if None in keys.values():
+            return []
         start = as_of - dt.timedelta(hours=hours)
         return [
             event["event_time"]
-            for event in self.events
-            if event["action"] == action
-            and start <= event["ingested_at"] < as_of
+            for event in self.events[action]
+            if start <= event["ingested_at"] < as_of
             and all(event[key] == value for key, value in keys.items())
         ]
 
 
-@pytest.mark.usefixtures("three_hours")
 def test_samples_know_only_what_arrived_before_their_group(run: Running) -> None:
-    hours = hr.hour_range(FIRST, NEXT[-1])
+    hours = run.store.readable_hours("samples", FIRST, NEXT[-1])  # those of Airflow as well
     history = History(run, hours)
     samples = run.store.read("samples", hours[12:])
     earliest: dict[str, dt.datetime] = {}
@@ -191,7 +229,7 @@ def test_samples_know_only_what_arrived_before_their_group(run: Running) -> None
     ).to_pylist():
         as_of = earliest[sample["group_id"]].replace(minute=0, second=0, microsecond=0)
         assert sample["as_of"] == as_of
-        assert sample["category"] == history.category(sample["item_id"], sample["hour"])
+        assert sample["category"] == history.category(sample)
         for column, expected in naive_counts(history, sample, as_of).items():
             assert sample[column] == pytest.approx(expected, rel=1e-6), (
                 column,
@@ -201,7 +239,7 @@ def test_samples_know_only_what_arrived_before_their_group(run: Running) -> None
     assert min(counted.values()) > 5, f"too few to tell anything: {counted}"
 
 
-def naive_counts(history: History, sample: dict[str, str], as_of: dt.datetime) -> dict[str, float]:
+def naive_counts(history: History, sample: dict[str, Any], as_of: dt.datetime) -> dict[str, float]:
     """Some of a sample's features, by counting events one by one."""
     seen: Callable[..., list[dt.datetime]] = history.seen
     user, item, room = ({key: sample[key]} for key in ("user_id", "item_id", "room_id"))
