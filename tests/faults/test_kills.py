@@ -1,6 +1,7 @@
 """Jobs killed in the middle: nothing of them is seen, and a rerun is as good as an undisturbed run.
 
-RANKMILL_FAULT_TRIES=N adds N kills of every kind at moments spread over the whole run.
+`make faults` runs them, some minutes on two cores. RANKMILL_FAULT_TRIES=N adds N kills of every kind
+at moments spread over the whole run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from tests.e2e.stack import (
 )
 from tests.faults.victim import Victim
 
-pytestmark = [pytest.mark.shared, pytest.mark.spark, requires_data, requires_java]
+wanted = pytest.mark.skipif(
+    not os.environ.get("RANKMILL_FAULTS"), reason="minutes of killed Spark jobs; run `make faults`"
+)
+pytestmark = [pytest.mark.shared, pytest.mark.spark, requires_data, requires_java, wanted]
 
 TRIES = int(os.environ.get("RANKMILL_FAULT_TRIES", "0"))
 WAYS = ("jvm", "python", "group")
