@@ -1,7 +1,7 @@
 """Jobs killed in the middle: nothing of them is seen, and a rerun is as good as an undisturbed run.
 
-`make faults` runs them, some minutes on two cores. RANKMILL_FAULT_TRIES=N adds N kills of every kind
-at moments spread over the whole run.
+`make faults` runs them, some minutes on two cores. RANKMILL_FAULT_TRIES=N adds N kills of every
+kind at moments spread over the whole run.
 """
 
 from __future__ import annotations
