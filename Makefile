@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop status test faults lint format clean
+.PHONY: help setup run start stop status test e2e faults lint format clean
 
 PYTHON ?=
 SOURCE ?= simulator
@@ -40,6 +40,9 @@ test: setup ## Lint, types and all tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(ARGS)
+
+e2e: setup ## Three real hours through Airflow's dag.test() on KuaiRand (minutes)
+	@RANKMILL_E2E=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 faults: setup ## Kill jobs in the middle and compare with an undisturbed run (minutes)
 	@RANKMILL_FAULTS=1 $(BIN)/python -m pytest tests/faults $(ARGS)
