@@ -22,6 +22,7 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from feature_store import hours as hr
 from feature_store.schemas import SAMPLES
+from feature_store.spark_io import meet
 from feature_store.transforms import KEYS, PACKED, as_bytes, from_bytes, hour_text, keyed
 from feature_store.views import ATTRIBUTES, VIEWS, AttributeView
 from feature_store.windows import HOUR_MICROS, Ints, epoch_hour, key_codes, sample_matrix
@@ -185,7 +186,7 @@ def _answers(requests: DataFrame, features: DataFrame, attributes: DataFrame) ->
             for answered in _looked_up(pa.Table.from_batches(pieces)):
                 yield from answered.to_batches()
 
-    return lookups.repartition(*KEYS).mapInArrow(partition, _ANSWERS)
+    return meet(lookups, KEYS).mapInArrow(partition, _ANSWERS)
 
 
 def _looked_up(lookups: pa.Table) -> Iterator[pa.Table]:

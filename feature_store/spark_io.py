@@ -29,12 +29,13 @@ from feature_store.staged import Staged
 if TYPE_CHECKING:  # workers import this module: the catalog's packages would cost each a second
     from feature_store.tables import Store
 
-__all__ = ["TARGET", "Target", "read_files", "read_hours", "stage"]
+__all__ = ["TARGET", "Target", "meet", "read_files", "read_hours", "stage"]
 
 TARGET: Final = "_target"
 """Column that says which of several targets a row is for: its place in their sequence."""
 
 _BUCKET: Final = "_bucket"
+_MEET: Final = "_meet"
 _WRITTEN: Final = "target int, hour string, bucket int, path string, rows bigint, digest string"
 _BUCKET_ROWS: Final = 500_000
 
@@ -77,6 +78,15 @@ def read_hours(
     return read_files(spark, files, schema, select)
 
 
+def meet(rows: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """``rows`` with all rows of a key in one partition, for a ``mapInArrow`` that relies on it.
+
+    ``repartition(*keys)`` does not promise that: after a join on the same keys Spark drops it as
+    redundant and, knowing of nobody who relies on it, reads the join's shuffle by its writers.
+    """
+    return rows.withColumn(_MEET, F.xxhash64(*keys)).repartition(F.col(_MEET)).drop(_MEET)
+
+
 @dataclass(frozen=True)
 class Target:
     """A table that staged rows go to.
@@ -111,7 +121,7 @@ def stage(
     if len(hours) == 1 and buckets == 1:
         spread = spread.coalesce(1)
     else:
-        spread = spread.repartition(F.col("hour"), F.col(_BUCKET))
+        spread = meet(spread, ("hour", _BUCKET))
     folders = [store.staging(target.table) for target in targets]
     schemas = [optional(TABLES[target.table].schema) for target in targets]
 

@@ -19,6 +19,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812
 
 from feature_store import hours as hr
+from feature_store.spark_io import meet
 from feature_store.views import VALUE_ACTIONS, VIEWS, FeatureView
 from feature_store.windows import HOUR_MICROS, timestamps, window_features
 
@@ -196,8 +197,6 @@ def extract_windows(
         tiles: counts of hours [first - MAX_WINDOW, last].
         base_hours: hours of [first, last] that write every living key.
     """
-    if not base_hours and first == last:
-        tiles = _touched_only(tiles, first)
 
     def partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pieces = list(batches)
@@ -208,7 +207,7 @@ def extract_windows(
             mine = rows.filter(pc.equal(rows["view"], number))
             yield from _feature_rows(mine, number, view, first, last, base_hours).to_batches()
 
-    return tiles.drop("tile").repartition(*KEYS).mapInArrow(partition, FEATURE_ROWS)
+    return meet(tiles.drop("tile"), KEYS).mapInArrow(partition, FEATURE_ROWS)
 
 
 def _feature_rows(
@@ -244,13 +243,6 @@ def from_bytes(rows: pa.Array, kind: type[np.generic], width: int) -> npt.NDArra
     offsets = np.frombuffer(rows.buffers()[1], np.int32)[rows.offset : rows.offset + len(rows) + 1]
     data = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     return data.view(kind).reshape(len(rows), width)
-
-
-def _touched_only(tiles: DataFrame, hour: str) -> DataFrame:
-    """The tiles of keys that enter or leave a window in ``hour``; the others keep their row."""
-    touched = sorted({hr.add(hour, -back) for view in VIEWS for back in (0, *view.windows)})
-    keys = tiles.where(F.col("hour").isin(touched)).select(*KEYS).distinct()
-    return tiles.join(keys, list(KEYS), "left_semi")
 
 
 def unpack_tiles(rows: pa.Table, view: FeatureView) -> pa.Table:

@@ -133,9 +133,12 @@ def window_features(
     """
     width = len(view.count_columns()) + len(view.recency)
     names = list(view.keys if keys is None else keys)
+    codes = key_codes(tiles, names)
+    if not base_hours:
+        due = _due(tiles, codes, view, epoch_hour(first), epoch_hour(last))
+        tiles, codes = tiles.filter(pa.array(due)), np.unique(codes[due], return_inverse=True)[1]
     if tiles.num_rows == 0:
         return tiles.select(names), np.zeros(0, np.int64), np.zeros((0, width), np.int64)
-    codes = key_codes(tiles, names)
     hourly = _hourly(tiles, view, codes)
     code, as_of = _change_points(hourly, view, epoch_hour(first), epoch_hour(last), base_hours)
     stride = int(hourly.hour.max() - hourly.hour.min()) + MAX_WINDOW + 2
@@ -153,6 +156,21 @@ def window_features(
     representative = np.unique(codes, return_index=True)[1]
     found = tiles.select(names).take(pa.array(representative[code]))
     return found, as_of, np.concatenate([*sums, latest], axis=1)
+
+
+def _due(
+    tiles: pa.Table, codes: Ints, view: FeatureView, first: int, last: int
+) -> npt.NDArray[np.bool_]:
+    """Which rows belong to a key that changes in (first, last + 1]; few do in a single hour."""
+    hours = _row_hours(tiles)
+    changes = np.zeros(len(codes), bool)
+    for after in (0, *view.windows):
+        at = hours + 1 + after
+        changes |= (at > first) & (at <= last + 1)
+    keys = np.zeros(int(codes.max(initial=-1)) + 1, bool)
+    keys[codes[changes]] = True
+    due: npt.NDArray[np.bool_] = keys[codes]
+    return due
 
 
 def _change_points(

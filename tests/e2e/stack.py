@@ -54,6 +54,7 @@ class Running:
     env: dict[str, str]
     bootstrapped: dict[str, Any]
     _file: ProcessFile
+    _children: tuple[subprocess.Popen[bytes], ...]
 
     @functools.cached_property
     def store(self) -> Store:
@@ -84,6 +85,8 @@ class Running:
         if "store" in self.__dict__:
             self.store.close()
         stop_everything(self._file)
+        for child in self._children:
+            child.wait(10)
         shutil.rmtree(self.folder)
 
 
@@ -110,12 +113,11 @@ def running() -> Running:
     services = Services(stack, ports, file)
     try:
         write_spark_settings(stack)
-        Database(stack.state / "postgres", stack.short_folder, stack.logs / "postgres.log").start(
-            file, env
-        )
+        folders = stack.state / "postgres", stack.short_folder
+        database = Database(*folders, stack.logs / "postgres.log").start(file, env)
         services.start_mlflow(env)
         services.wait(services.mlflow_ready, "MLflow", 120)
-        run = Running(folder, env, {}, file)
+        run = Running(folder, env, {}, file, (database, *services.running.values()))
         hours = ("--from-hour", FIRST, "--to-hour", LAST)
         run.bootstrapped.update(finished(run.submit("bootstrap", *hours), env))
     except BaseException:
