@@ -5,16 +5,28 @@ Figures are made without pyplot, so nothing global is opened or left open.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 
+import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from models.base import FitReport
 from models.metrics import reliability_curve
 
-__all__ = ["importance_figure", "learning_curve_figure", "reliability_figure", "standard_plots"]
+__all__ = [
+    "bars_figure",
+    "figure_svg",
+    "importance_figure",
+    "learning_curve_figure",
+    "lines_figure",
+    "reliability_figure",
+    "shares_figure",
+    "standard_plots",
+]
 
 _LEFT_OUT = 60  # characters of a column's name that are shown
 
@@ -70,6 +82,57 @@ def reliability_figure(
             ylabel="observed rate",
         )
     return figure
+
+
+def lines_figure(
+    title: str, axes: tuple[str, str], x: npt.ArrayLike, lines: Mapping[str, npt.ArrayLike]
+) -> Figure:
+    """Lines over a common x; the first is drawn with markers, the others dashed.
+
+    Args:
+        axes: labels of x and y.
+    """
+    figure = _figure(1)
+    panel = figure.subplots()
+    for number, (name, values) in enumerate(lines.items()):
+        panel.plot(x, values, "--" if number else "o-", label=name)
+    panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
+    panel.set_ylim(bottom=0)
+    panel.legend()
+    return figure
+
+
+def bars_figure(title: str, label: str, values: Mapping[str, float]) -> Figure:
+    """Horizontal bars on a logarithmic scale, in the given order from the top, with numbers."""
+    figure = _figure(1)
+    panel = figure.subplots()
+    names = [name for name, value in values.items() if value > 0][::-1]
+    bars = panel.barh(names, [values[name] for name in names])
+    panel.bar_label(bars, labels=[f"{values[name]:,.0f}" for name in names], padding=3)
+    panel.set(title=title, xlabel=label, xscale="log")
+    panel.margins(x=0.15)
+    return figure
+
+
+def shares_figure(
+    title: str, label: str, x: npt.ArrayLike, names: list[str], shares: npt.ArrayLike
+) -> Figure:
+    """Shares (x, names) that add up to one, stacked."""
+    figure = _figure(1)
+    panel = figure.subplots()
+    panel.stackplot(np.asarray(x), np.asarray(shares).T, labels=names)
+    panel.set(title=title, xlabel=label, ylabel="share", ylim=(0, 1))
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+    return figure
+
+
+def figure_svg(figure: Figure) -> str:
+    """The figure as an SVG element, to be put into a page; the same for the same figure."""
+    stream = io.StringIO()
+    with rc_context({"svg.hashsalt": "rankmill"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
 
 
 def standard_plots(

@@ -185,6 +185,35 @@ class RegistryBase(abc.ABC):
         for key, value in (tags or {}).items():
             self._set_tag(version, key, str(value))
 
+    def log_page(
+        self,
+        experiment_name: str,
+        run_key: str,
+        title: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        artefacts: Mapping[str, Artefact],
+    ) -> str | None:
+        """Log files to look at as a run without a model; a run of the same key is replaced.
+
+        ``tags`` must hold ``data_hour`` and ``code_version``.
+
+        Returns:
+            The run's address, where the server has one.
+        """
+        experiment = self._open_experiment(experiment_name)
+        earlier = self._runs(experiment, run_key)
+        run_id = self._start_run(
+            experiment, experiment_name, {**tags, "run_key": run_key}, params, title
+        )
+        self._log_metrics(run_id, None, metrics)
+        self._upload(run_id, "", artefacts)
+        self._finish_run(run_id)
+        for old in earlier:
+            self._discard(experiment, old)
+        return self.run_url(run_id)
+
     def _clear_orphans(self, experiment: str, name: str, run_key: str) -> None:
         """Remove runs of ``run_key`` that never became a version."""
         orphans = self._runs(experiment, run_key)
@@ -230,7 +259,7 @@ class RegistryBase(abc.ABC):
         """Store the packed folder as a loadable model with signature and input example."""
 
     @abc.abstractmethod
-    def _log_metrics(self, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
+    def _log_metrics(self, run_id: str, model_id: str | None, metrics: Mapping[str, float]) -> None:
         """Add metrics to a run and its model."""
 
     @abc.abstractmethod

@@ -278,7 +278,7 @@ class Registry(RegistryBase):
 
         self._call(f"take the files of model {model_id}", send)
 
-    def _log_metrics(self, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
+    def _log_metrics(self, run_id: str, model_id: str | None, metrics: Mapping[str, float]) -> None:
         now = time.time_ns() // 1_000_000
         entries = [
             Metric(key, float(value), now, 0, model_id=model_id)

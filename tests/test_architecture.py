@@ -51,6 +51,29 @@ def test_only_the_registry_imports_mlflow() -> None:
     assert users == ["registry.py"]
 
 
+def test_nothing_that_trains_reads_the_simulators_truth() -> None:
+    """Only the job that simulates imports more than the reader, and nobody names the files."""
+    simulator = ROOT / "feature_store" / "sources" / "simulator"
+    for package in ALLOWED:
+        for path in python_files(package):
+            if path.is_relative_to(simulator) and path.name != "source.py":
+                continue
+            tree = ast.parse(path.read_text())
+            names = {node.module or "" for node in ast.walk(tree)
+                     if isinstance(node, ast.ImportFrom)}  # fmt: skip
+            hidden = {n for n in names if n.startswith("feature_store.sources.simulator.")}
+            known = {
+                f"feature_store.sources.simulator.{n}" for n in ("behaviour", "config", "writer")
+            }
+            if package != "jobs" or path.name not in ("simulate_events.py", "market_page.py"):
+                assert hidden <= known, f"{path.relative_to(ROOT)} imports {hidden - known}"
+            texts = {node.value for node in ast.walk(tree)
+                     if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
+            named = {text for text in texts if re.fullmatch(r"truth(/.*)?|TRUTH", text)}
+            if path.name != "simulate_events.py":
+                assert not named, f"{path.relative_to(ROOT)} names {named}"
+
+
 def test_examples_import_models_only() -> None:
     for path in python_files("examples"):
         own = imported(path) & {"jobs", "feature_store", "dags", "local"}

@@ -1,46 +1,109 @@
-"""One hour of the marketplace: its requests, their slates, and everything that follows."""
+"""What people do with what they are shown: how likely each action is, and what then happens.
+
+``chances`` is the only home of the funnel's formulas; the log is drawn from it and the truth is
+written from it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from feature_store.schemas import SOURCE_EVENTS, TIMESTAMP
-from feature_store.sources.simulator.config import MarketConfig
-from feature_store.sources.simulator.slates import LIVE_SCENE, Slates, make_slates
-from feature_store.sources.simulator.world import (
-    Floats,
-    Ints,
-    World,
-    intensity_at,
-    position_bias,
-    random_stream,
-    sigmoid,
-)
+from feature_store.sources.simulator.population import Floats, Ints, random_stream
+from feature_store.sources.simulator.slates import Slates
+from feature_store.sources.simulator.world import World, position_bias, sigmoid, trust_bias
 
-__all__ = ["LOOSE_EVENTS", "MAX_LATE_SECONDS", "origin_events"]
+__all__ = [
+    "ACTIONS",
+    "MAX_STAY_SECONDS",
+    "STAY_SPREAD",
+    "Chances",
+    "Happened",
+    "chances",
+    "long_view_seconds",
+    "outcomes",
+]
 
-# SOURCE_EVENTS as a dirty log has it: nothing can be relied upon to be there.
-LOOSE_EVENTS: Final = pa.schema([field.with_nullable(True) for field in SOURCE_EVENTS])
-
-MAX_LATE_SECONDS: Final = 6600.0  # inside the two hours that a log may be late
-_MALL_SHARE = 0.4  # of the requests for items
-_CHUNK_REQUESTS = 8192
+ACTIONS: Final = (
+    "impression", "click", "long_view", "stay", "cart", "order", "cancel", "follow", "comment",
+    "like", "share", "hate",
+)  # fmt: skip
+_LONG_VIEW_SECONDS: Final = {"item": 30.0, "room": 90.0}
+MAX_STAY_SECONDS: Final = 2900.0
+STAY_SPREAD: Final = 0.9  # of the logarithm
 _MAX_CLICK_SECONDS = 570.0  # click and stay end within the hour after the impression
-_MAX_STAY_SECONDS = 2900.0
 _MAX_ORDER_SECONDS = 6 * 3600.0
-_LONG_VIEW_SECONDS = {"item": 30.0, "room": 90.0}
-_SCENES = ("home", "mall", "live")
-_ACTIONS = ("impression", "click", "long_view", "stay", "cart", "order", "follow")
+_MAX_CANCEL_SECONDS = 12 * 3600.0
+
+_BOT_CLICK = 0.8
 
 
 @dataclass(frozen=True)
-class _Happened:
+class Chances:
+    """Truth of n impressions. ``look`` and ``wanted`` make the click; the rest is given a click,
+    but ``order`` given the cart, ``cancel`` given the order and ``hate`` given a look without a
+    click."""
+
+    look: Floats
+    wanted: Floats
+    click: Floats  # look * (wanted + trust * (1 - wanted))
+    stay_log_mean: Floats  # of the seconds, before they are cut at MAX_STAY_SECONDS
+    cart: Floats
+    order: Floats
+    cancel: Floats
+    follow: Floats
+    comment: Floats
+    like: Floats
+    share: Floats
+    hate: Floats
+
+    def take(self, rows: Ints) -> Chances:
+        """The chances of some of the impressions."""
+        return Chances(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def chances(world: World, hour: int, slates: Slates) -> Chances:
+    """How likely everything is for each impression of ``slates``."""
+    items, rooms = world.supply(hour)
+    user, item = slates.user, slates.item
+    bot = world.is_bot(user)
+    taste = world.taste(user, items.category[item], hour)
+    host = np.where(slates.is_room, rooms.quality[slates.room], 0.0)
+    look = np.where(bot, 1.0, position_bias(slates.position, world.config))
+    attraction = slates.attraction(world, hour)
+    wanted = np.where(bot, _BOT_CLICK, sigmoid(attraction))
+    trust = np.where(bot, 0.0, trust_bias(slates.position, world.config))
+    log_mean = 3.2 + slates.is_room + 0.5 * items.quality[item] + 0.25 * taste + 0.6 * host
+    log_mean = np.where(bot, 0.5, log_mean)
+    person = np.where(bot, 0.0, 1.0)
+    pays = 0.6 if world.is_festival(hour) else 0.4
+    live = slates.is_room
+    return Chances(
+        look=look,
+        wanted=wanted,
+        click=look * (wanted + trust * (1 - wanted)),
+        stay_log_mean=log_mean,
+        cart=person * sigmoid(world.sale(user, item, hour) + 0.4 * host),
+        order=np.where(world.sold_out(hour)[item], 0.0, pays),
+        cancel=sigmoid(-2.4 - 0.5 * items.quality[item]),
+        follow=person * sigmoid(np.where(live, -3.2, -4.5) + 0.9 * host),
+        comment=person * sigmoid(np.where(live, -2.6, -4.5) + 0.5 * host),
+        like=person * sigmoid(-2.2 + 0.5 * taste + 0.4 * host),
+        share=person * sigmoid(-4.2 + 0.4 * items.quality[item]),
+        hate=person * sigmoid(-6.0 - 0.8 * (attraction + 2.0)),
+    )
+
+
+def long_view_seconds(is_room: npt.NDArray[np.bool_]) -> Floats:
+    """From which stay on a view is a long one."""
+    return np.where(is_room, _LONG_VIEW_SECONDS["room"], _LONG_VIEW_SECONDS["item"])
+
+
+@dataclass(frozen=True)
+class Happened:
     """Events of one action: the impression each is from, seconds after it, and its value."""
 
     action: str
@@ -49,131 +112,59 @@ class _Happened:
     value: Floats  # NaN where there is none
 
 
-def origin_events(world: World, hour: int) -> pa.Table:
-    """Everything that the requests of ``hour`` (hours since the epoch) lead to, clean, in no
-    particular order, ``LOOSE_EVENTS``; much of it arrives in later hours."""
-    config = world.config
-    rng = random_stream(config.seed, "requests", hour)
-    count = int(rng.poisson(config.requests_per_hour * intensity_at(hour)))
-    user = np.searchsorted(np.cumsum(world.users.activity), rng.random(count))
-    user = np.minimum(user, config.users - 1)
-    second = np.sort(rng.random(count)) * 3600.0
-    of_items = (rng.random(count) < _MALL_SHARE).astype(np.int64)
-    scene = np.where(rng.random(count) < config.rooms_share, LIVE_SCENE, of_items)
-    parts = []
-    for start in range(0, count, _CHUNK_REQUESTS):
-        chunk = slice(start, start + _CHUNK_REQUESTS)
-        slates = make_slates(world, hour, rng, user[chunk], second[chunk], scene[chunk])
-        parts.append(_events(world, hour, rng, slates, start))
-    return pa.concat_tables(parts) if parts else LOOSE_EVENTS.empty_table()
-
-
-def _events(
-    world: World, hour: int, rng: np.random.Generator, slates: Slates, first_request: int
-) -> pa.Table:
-    happened = _outcomes(world, hour, rng, slates)
-    action = np.concatenate([np.full(len(h.impression), i) for i, h in enumerate(happened)])
-    impression = np.concatenate([h.impression for h in happened])
-    after = np.concatenate([h.after for h in happened])
-    value = np.concatenate([h.value for h in happened])
-    event_second = slates.second[impression] + after
-    # a slate is logged in one piece, so its impressions arrive together
-    by_request = _lag(rng, slates.requests, world.config)[slates.request]
-    lag = np.where(action == 0, by_request[impression], _lag(rng, len(action), world.config))
-    request = first_request + slates.request[impression]
-    lost = (rng.random(len(action)) < world.config.lost_impression_share) & (
-        action >= _ACTIONS.index("cart")
-    )
-    lost_request = lost & (rng.random(len(action)) < 0.5)
-    request_id = _text(f"q{hour}-", request)
-    impression_id = _text(f"q{hour}-", request, "-", slates.position[impression])
-    is_room = slates.is_room[impression]
-    item, room = _text("i", slates.item[impression]), _text("r", slates.room[impression])
-    columns = {
-        "event_id": pc.binary_join_element_wise(
-            _text(f"e{hour}-", request), _text("", np.arange(len(action))), "-"
-        ),
-        "event_time": _instant(hour, event_second),
-        "ingested_at": _instant(hour, event_second + lag),
-        "request_id": pc.if_else(pa.array(lost_request), None, request_id),
-        "impression_id": pc.if_else(pa.array(lost), None, impression_id),
-        "user_id": _text("u", slates.user[impression]),
-        "target_type": pa.array(["item", "room"]).take(pa.array(is_room.astype(np.int64))),
-        "target_id": pc.if_else(pa.array(is_room), room, item),
-        "item_id": item,
-        "room_id": room,
-        "scene": pa.array(_SCENES).take(pa.array(slates.scene[impression])),
-        "position": pc.if_else(
-            pa.array(lost), None, pa.array(slates.position[impression].astype(np.int32))
-        ),
-        "action": pa.array(_ACTIONS).take(pa.array(action)),
-        "value": pa.array(value, mask=np.isnan(value)),
-        "query": pa.nulls(len(action), pa.string()),
-        "propensity": pa.nulls(len(action), pa.float64()),
-    }
-    return pa.table(columns, schema=LOOSE_EVENTS)
-
-
-def _outcomes(
-    world: World, hour: int, rng: np.random.Generator, slates: Slates
-) -> tuple[_Happened, ...]:
-    """What follows from the slates, in the order of ``_ACTIONS``."""
-    config, users = world.config, world.users
-    items, rooms = world.supply(hour)
-    everything = np.arange(len(slates.user))
-    looked_at = position_bias(slates.position, config)
-    clicked = np.flatnonzero(
-        rng.random(len(everything)) < looked_at * sigmoid(slates.attraction(world, hour))
-    )
-    user, item, room = slates.user[clicked], slates.item[clicked], slates.room[clicked]
-    is_room, n = slates.is_room[clicked], len(clicked)
-    nothing = np.full(n, np.nan)
+def outcomes(
+    world: World, hour: int, chunk: int, slates: Slates, truth: Chances
+) -> tuple[Happened, ...]:
+    """What follows from the slates, in the order of ``ACTIONS``."""
+    items, _ = world.supply(hour)
+    rng = random_stream(world.config.seed, f"behaviour {chunk}", hour)
+    everything = np.arange(len(slates.request))
+    lot = rng.random(len(everything))
+    clicked = np.flatnonzero(lot < truth.click)
+    given, n = truth.take(clicked), len(clicked)
+    hated = (rng.random(len(everything)) < truth.look * truth.hate) & (lot >= truth.click)
+    item = slates.item[clicked]
     click_after = np.clip(rng.lognormal(2.0, 1.0, n), 0.3, _MAX_CLICK_SECONDS)
-    host = np.where(is_room, rooms.quality[room], 0.0)
-    pull = 0.5 * items.quality[item] + 0.25 * users.taste[user, items.category[item]] + 0.6 * host
-    stay = np.clip(np.exp(rng.normal(3.2 + is_room + pull, 0.9)), 1.0, _MAX_STAY_SECONDS)
-    stay = np.round(stay, 3)
-    threshold = np.where(is_room, _LONG_VIEW_SECONDS["room"], _LONG_VIEW_SECONDS["item"])
-    long = stay >= threshold
-    carted = rng.random(n) < sigmoid(world.sale(user, item, items) + 0.4 * host)
+    stay = np.exp(rng.normal(given.stay_log_mean, STAY_SPREAD))
+    stay = np.minimum(stay, MAX_STAY_SECONDS).round(3)
+    threshold = long_view_seconds(slates.is_room[clicked])
+    carted = rng.random(n) < given.cart
     cart_after = click_after + rng.random(n) * stay
-    ordered = carted & (rng.random(n) < 0.4)
+    ordered = carted & (rng.random(n) < given.order)
     order_after = cart_after + np.clip(rng.lognormal(6.6, 1.2, n), 10.0, _MAX_ORDER_SECONDS)
-    follows = rng.random(n) < sigmoid(np.where(is_room, -3.2, -4.5) + 0.9 * host)
-    follow_after = click_after + rng.random(n) * stay
-    amount = items.price[item] * rng.choice([1.0, 2.0], n, p=[0.9, 0.1])
+    cancelled = ordered & (rng.random(n) < given.cancel)
+    cancel_after = order_after + np.clip(rng.lognormal(8.5, 1.0, n), 60.0, _MAX_CANCEL_SECONDS)
+    pieces = rng.choice([1.0, 2.0], n, p=[0.9, 0.1])
+    amount = (items.price[item] * pieces).round(2)
+    nothing = np.full(n, np.nan, np.float64)
 
-    def some(action: str, which: npt.NDArray[np.bool_], after: Floats, value: Floats) -> _Happened:
-        return _Happened(action, clicked[which], after[which], value[which])
+    def some(
+        action: str, which: npt.NDArray[np.bool_], after: Floats, value: Floats = nothing
+    ) -> Happened:
+        return Happened(action, clicked[which], after[which], value[which])
+
+    def during(action: str, chance: Floats) -> Happened:
+        which = rng.random(n) < chance
+        return some(action, which, click_after + rng.random(n) * stay)
 
     always = np.ones(n, bool)
+    of_hated = np.flatnonzero(hated)
     return (
-        _Happened("impression", everything, 0.0 * looked_at, np.nan * looked_at),
-        some("click", always, click_after, nothing),
-        some("long_view", long, click_after + threshold, nothing),
+        Happened("impression", everything, np.zeros(len(lot)), np.full(len(lot), np.nan)),
+        some("click", always, click_after),
+        some("long_view", stay >= threshold, click_after + threshold),
         some("stay", always, click_after + stay, stay),
-        some("cart", carted, cart_after, nothing),
-        some("order", ordered, order_after, np.round(amount, 2)),
-        some("follow", follows, follow_after, nothing),
+        some("cart", carted, cart_after),
+        some("order", ordered, order_after, amount),
+        some("cancel", cancelled, cancel_after, amount),
+        during("follow", given.follow),
+        during("comment", given.comment),
+        during("like", given.like),
+        during("share", given.share),
+        Happened(
+            "hate",
+            of_hated,
+            rng.uniform(1.0, 60.0, len(of_hated)),
+            np.full(len(of_hated), np.nan),
+        ),
     )
-
-
-def _lag(rng: np.random.Generator, count: int, config: MarketConfig) -> Floats:
-    """Seconds from an event to its arrival: a few, or, for the late share, up to 110 minutes."""
-    usual = np.clip(rng.exponential(3.0, count), 0.05, 100.0)
-    late = rng.uniform(120.0, MAX_LATE_SECONDS, count)
-    return np.where(rng.random(count) < config.late_share, late, usual)
-
-
-def _instant(hour: int, second: Floats) -> pa.Array:
-    micros = hour * 3_600_000_000 + np.round(second * 1e6).astype(np.int64)
-    return pa.array(micros).cast(TIMESTAMP)
-
-
-def _text(*parts: str | Ints) -> pa.Array:
-    """The parts joined: texts as they are, numbers in decimal."""
-    joined = [
-        pa.scalar(part) if isinstance(part, str) else pa.array(part).cast(pa.string())
-        for part in parts
-    ]
-    return pc.binary_join_element_wise(*joined, "")

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from feature_store.schemas import ENTITY_TABLES, ITEMS, ROOM_ITEMS, ROOMS, TIMESTAMP, USERS
 from feature_store.sources.arrow import attribute_map, hour_of_micros
-from feature_store.sources.simulator.world import AGE_BANDS, CITY_TIERS, DEVICES, Ints, World
+from feature_store.sources.simulator.population import AGE_BANDS, CITY_TIERS, DEVICES, Ints
+from feature_store.sources.simulator.text import joined_text
+from feature_store.sources.simulator.world import LIFECYCLE, World
 
 __all__ = ["entity_rows"]
 
@@ -25,39 +27,59 @@ def entity_rows(world: World, table: str, hour: int) -> pa.Table:
 
 
 def _users(world: World, hour: int) -> pa.Table | None:
+    """All users at first, then those whose stage of life changes."""
+    users, stage = world.users, world.lifecycle(hour)
+    chosen = np.ones(len(stage), bool)
     if hour != world.first:
+        chosen = stage != world.lifecycle(hour - 1)
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
         return None
-    users = world.users
     return _table(
         USERS,
         hour,
-        {"user_id": _ids("u", np.arange(world.config.users))},
-        {"registered_days": pa.array(users.registered_days)},
+        {"user_id": joined_text("u", rows)},
+        {"register_days": pa.array(np.maximum(hour - users.joined[rows], 0) // 24)},
         {
-            "age_band": pa.array(AGE_BANDS).take(pa.array(users.age)),
-            "device": pa.array(DEVICES).take(pa.array(users.device)),
-            "city_tier": pa.array(CITY_TIERS).take(pa.array(users.city)),
+            "age_band": pa.array(AGE_BANDS).take(pa.array(users.age[rows])),
+            "device": pa.array(DEVICES).take(pa.array(users.device[rows])),
+            "city_tier": pa.array(CITY_TIERS).take(pa.array(users.city[rows])),
+            "lifecycle": pa.array(LIFECYCLE).take(pa.array(stage[rows])),
         },
     )
 
 
 def _items(world: World, hour: int) -> pa.Table | None:
+    """New items, and those that are sold out or in stock again."""
     items, _ = world.supply(hour)
-    new = np.flatnonzero(items.born == hour)
-    if not len(new):
+    born, gone = items.born == hour, world.sold_out(hour)
+    changed = np.zeros(len(gone), bool)
+    if hour > world.first:
+        before = world.sold_out(hour - 1)
+        changed[: len(before)] = gone[: len(before)] != before
+    rows = np.flatnonzero(born | changed)
+    if not len(rows):
         return None
-    level = world.category_price[items.category[new]]
-    band = np.digitize(items.price[new] / level, [0.7, 1.3])
+    level = world.category_price[items.category[rows]]
+    band = np.digitize(items.price[rows] / level, [0.7, 1.3])
     return _table(
         ITEMS,
         hour,
         {
-            "item_id": _ids("i", new),
-            "category": _ids("c", items.category[new]),
-            "room_id": _ids("r", items.room[new]),
+            "item_id": joined_text("i", rows),
+            "category": joined_text("c", items.category[rows]),
+            "room_id": joined_text("r", items.room[rows]),
         },
-        {"price": pa.array(items.price[new]), "rating": pa.array(items.rating[new])},
-        {"price_band": pa.array(["low", "middle", "high"]).take(pa.array(band))},
+        {
+            "price": pa.array(items.price[rows]),
+            "rating": pa.array(items.rating[rows]),
+            "stock": pa.array(np.where(gone, 0, items.stock)[rows]),
+            "published_day": pa.array((items.born[rows] - world.first) // 24),
+        },
+        {
+            "price_band": pa.array(["low", "middle", "high"]).take(pa.array(band)),
+            "shop": joined_text("s", items.shop[rows]),
+        },
     )
 
 
@@ -70,12 +92,16 @@ def _rooms(world: World, hour: int) -> pa.Table | None:
         ROOMS,
         hour,
         {
-            "room_id": _ids("r", new),
-            "host_id": _ids("h", new),
-            "category": _ids("c", rooms.category[new]),
+            "room_id": joined_text("r", new),
+            "host_id": joined_text("h", new),
+            "category": joined_text("c", rooms.category[new]),
         },
-        {"rating": pa.array(rooms.rating[new]), "usual_hours": pa.array(rooms.length[new])},
-        {"usual_start": _ids("", rooms.opens[new])},
+        {
+            "rating": pa.array(rooms.rating[new]),
+            "host_level": pa.array(np.round(rooms.rating[new])),
+            "usual_hours": pa.array(rooms.length[new]),
+        },
+        {"usual_start": joined_text(rooms.opens[new])},
     )
 
 
@@ -92,8 +118,8 @@ def _room_items(world: World, hour: int) -> pa.Table:
     until = np.concatenate([begin + _HOUR_MICROS // 4, none])
     core = np.concatenate([np.zeros(len(begin), bool), np.ones(len(none), bool)])
     columns = {
-        "room_id": _ids("r", np.concatenate([np.tile(live, 4), core_room])),
-        "item_id": _ids("i", np.concatenate([explained, core_item])),
+        "room_id": joined_text("r", np.concatenate([np.tile(live, 4), core_room])),
+        "item_id": joined_text("i", np.concatenate([explained, core_item])),
         "valid_from": pa.array(since).cast(TIMESTAMP),
         "valid_to": pa.array(until, mask=core).cast(TIMESTAMP),
         "core": pa.array(core),
@@ -109,10 +135,6 @@ def _core(room: Ints, heat: np.ndarray, new_rooms: Ints) -> tuple[Ints, Ints]:
     rank = np.arange(len(order)) - np.searchsorted(sorted_room, sorted_room)
     keep = (rank < _CORE_ITEMS) & np.isin(sorted_room, new_rooms)
     return sorted_room[keep], order[keep]
-
-
-def _ids(prefix: str, numbers: Ints) -> pa.Array:
-    return pa.array([f"{prefix}{number}" for number in numbers.tolist()], pa.string())
 
 
 def _table(

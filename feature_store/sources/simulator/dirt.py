@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from feature_store.schemas import TIMESTAMP
 from feature_store.sources.simulator.config import MarketConfig
-from feature_store.sources.simulator.world import Floats, random_stream
+from feature_store.sources.simulator.population import Floats, random_stream
 
 __all__ = ["UNKNOWN_ACTION", "soil"]
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import pyarrow as pa
 
 from feature_store import hours
 from feature_store.sources.base import DEFAULT_WINDOWS, SourceError
 from feature_store.sources.parquet import ParquetSource
+from feature_store.sources.simulator.behaviour import ACTIONS
 from feature_store.sources.simulator.config import TIME_ZONE
 from feature_store.sources.simulator.writer import MANIFEST, read_manifest
 
 __all__ = ["SimulatorSource"]
-
-_ACTIONS: Final = ("click", "long_view", "stay", "cart", "order", "follow")
 
 
 class SimulatorSource(ParquetSource):
@@ -29,7 +28,7 @@ class SimulatorSource(ParquetSource):
     name: ClassVar[str] = "simulator"
 
     def __init__(self, *, path: str | Path) -> None:
-        windows = {action: DEFAULT_WINDOWS[action] for action in _ACTIONS}
+        windows = {action: DEFAULT_WINDOWS[action] for action in ACTIONS[1:]}
         super().__init__(path=path, windows=windows, time_zone=TIME_ZONE)
 
     def check(self) -> None:

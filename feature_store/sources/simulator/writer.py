@@ -3,6 +3,7 @@
     OUT/simulation.json                            the configuration and how many hours are complete
     OUT/events/hour=2026-11-08T00/part-0.parquet   what arrived in that hour, in order of arrival
     OUT/users, items, rooms, room_items/hour=...   what became known in that hour
+    OUT/truth/...                                  see ``truth``; no training code reads it
 
 A file appears whole or not at all, and every hour's content follows from the configuration and the
 hour, so a run that was killed is simply repeated, and more hours extend what is there.
@@ -11,9 +12,12 @@ hour, so a run that was killed is simply repeated, and more hours extend what is
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import multiprocessing
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,20 +29,36 @@ from feature_store import hours
 from feature_store.schemas import ENTITY_TABLES
 from feature_store.sources.arrow import hour_of_micros
 from feature_store.sources.base import SourceError
-from feature_store.sources.simulator.behaviour import LOOSE_EVENTS, origin_events
 from feature_store.sources.simulator.catalogue import entity_rows
 from feature_store.sources.simulator.config import MarketConfig
 from feature_store.sources.simulator.dirt import soil
+from feature_store.sources.simulator.log import LOOSE_EVENTS, origin_events
+from feature_store.sources.simulator.policies import LoggingPolicy, Policy
+from feature_store.sources.simulator.truth import TruthTables, positions
 from feature_store.sources.simulator.world import World
 
-__all__ = ["HORIZON_HOURS", "MANIFEST", "Written", "arrivals", "read_manifest", "write_simulation"]
+__all__ = [
+    "HORIZON_HOURS",
+    "MANIFEST",
+    "TRUTH",
+    "Made",
+    "PolicyMaker",
+    "Written",
+    "arrivals",
+    "read_manifest",
+    "write_simulation",
+]
 
 MANIFEST: Final = "simulation.json"
-HORIZON_HOURS: Final = 14
+TRUTH: Final = "truth"
+HORIZON_HOURS: Final = 26
 """No event arrives more than so many hours after the hour of its request."""
 
 _HOUR_MICROS = 3_600_000_000
-_MANIFEST_SCHEMA = 1
+_MANIFEST_SCHEMA = 2
+_AHEAD = 2  # hours that wait for each process, so that none of them waits
+
+PolicyMaker = Callable[[World], Policy]
 
 
 @dataclass(frozen=True)
@@ -51,21 +71,78 @@ class Written:
     rows: int  # events in the files written now
 
 
-def arrivals(config: MarketConfig, count: int, skip: int = 0) -> Iterator[tuple[int, pa.Table]]:
-    """Hours ``skip`` to ``count`` - 1 of the marketplace, one after the other: the hour (since the
-    epoch) and the events that arrive in it, by ingested_at and event_id.
+@dataclass(frozen=True)
+class Made:
+    """One hour: what arrives in it, by ingested_at and event_id, and the truth about its own
+    requests."""
 
-    Memory holds what is still under way: never more than ``HORIZON_HOURS`` hours of delayed events.
+    hour: int  # since the epoch
+    events: pa.Table
+    truths: list[TruthTables]
+
+
+def arrivals(
+    config: MarketConfig,
+    count: int,
+    skip: int = 0,
+    *,
+    processes: int = 1,
+    policy: PolicyMaker = LoggingPolicy,
+    with_truth: bool = False,
+) -> Iterator[Made]:
+    """Hours ``skip`` to ``count`` - 1 of the marketplace, one after the other.
+
+    Every hour of requests is made by itself, so that the number of processes changes nothing.
+    Memory holds what is still under way: never more than ``HORIZON_HOURS`` hours of delayed events,
+    and ``_AHEAD`` hours for each process.
+
+    Args:
+        policy: who is in charge; made once per process, so it must be importable by name.
     """
-    world = World(config)
+    first = World(config).first
+    numbers = range(max(skip - HORIZON_HOURS, 0), count)
+    tasks = ((config, policy, first + n, with_truth and n >= skip) for n in numbers)
     pending: dict[int, list[pa.Table]] = defaultdict(list)
-    for number in range(max(skip - HORIZON_HOURS, 0), count):
-        hour = world.first + number
-        for arrival, part in _by_arrival(soil(origin_events(world, hour), config, hour)):
+    for number, (parts, truths) in zip(numbers, _spread(tasks, processes), strict=True):
+        hour = first + number
+        for arrival, part in parts:
             pending[arrival].append(part)
-        parts = pending.pop(hour, [])
+        arrived = pending.pop(hour, [])
         if number >= skip:
-            yield hour, _ordered(parts)
+            yield Made(hour, _ordered(arrived), truths)
+
+
+_Task = tuple[MarketConfig, PolicyMaker, int, bool]
+_Result = tuple[list[tuple[int, pa.Table]], list[TruthTables]]
+
+
+def _spread(tasks: Iterable[_Task], processes: int) -> Iterator[_Result]:
+    """The results of ``_make`` in order, made by so many processes."""
+    if processes == 1:
+        yield from (_make(*task) for task in tasks)
+        return
+    # spawned, since a fork would copy Arrow's threads in whatever state they are
+    context = multiprocessing.get_context("spawn")
+    waiting: deque[Future[_Result]] = deque()
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(_make, *task))
+            if len(waiting) >= processes * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _make(config: MarketConfig, policy: PolicyMaker, hour: int, with_truth: bool) -> _Result:
+    """The events of an hour's requests by hour of arrival, and the truth about them."""
+    world = _world(config)
+    events, truths = origin_events(world, hour, policy(world), with_truth)
+    return list(_by_arrival(soil(events, config, hour))), truths
+
+
+@lru_cache(maxsize=1)
+def _world(config: MarketConfig) -> World:
+    return World(config)
 
 
 def _by_arrival(events: pa.Table) -> Iterator[tuple[int, pa.Table]]:
@@ -83,12 +160,20 @@ def _ordered(parts: list[pa.Table]) -> pa.Table:
 
 
 def write_simulation(
-    config: MarketConfig, folder: Path, count: int, progress: Callable[[str, int], None]
+    config: MarketConfig,
+    folder: Path,
+    count: int,
+    progress: Callable[[str, int], None],
+    *,
+    processes: int = 1,
+    policy: PolicyMaker = LoggingPolicy,
+    with_truth: bool = True,
 ) -> Written:
     """Write the first ``count`` hours of a marketplace; nothing when they are all there.
 
     Args:
         progress: called after each hour with its name and its number of events.
+        processes, policy, with_truth: see :func:`arrivals`.
 
     Raises:
         SourceError: when ``folder`` holds another simulation, more hours of this one, or other
@@ -103,15 +188,21 @@ def write_simulation(
         _write_manifest(config, folder, 0)
     rows = 0
     world = World(config)
-    for hour, events in arrivals(config, count, skip=done):
-        name = hour_of_micros(hour * _HOUR_MICROS)
+    if with_truth:
+        _write(positions(config), folder / TRUTH / "positions")
+    made_hours = arrivals(
+        config, count, done, processes=processes, policy=policy, with_truth=with_truth
+    )
+    for made in made_hours:
+        name = hour_of_micros(made.hour * _HOUR_MICROS)
         for table in ENTITY_TABLES:
-            entities = entity_rows(world, table, hour)
+            entities = entity_rows(world, table, made.hour)
             if entities.num_rows:
                 _write(entities, folder / table / f"hour={name}")
-        _write(events, folder / "events" / f"hour={name}")
-        rows += events.num_rows
-        progress(name, events.num_rows)
+        _write_truths(made.truths, folder / TRUTH, name)
+        _write(made.events, folder / "events" / f"hour={name}")
+        rows += made.events.num_rows
+        progress(name, made.events.num_rows)
     _write_manifest(config, folder, count)
     return Written(False, hours.add(config.start, done), last, rows)
 
@@ -164,6 +255,12 @@ def _complete_hours(config: MarketConfig, folder: Path, count: int) -> int:
             f"ask for {done} or more, choose a new folder, or remove that one"
         )
     return done
+
+
+def _write_truths(truths: list[TruthTables], folder: Path, name: str) -> None:
+    for kind in ("impressions", "slates") if truths else ():
+        table = pa.concat_tables(getattr(truth, kind) for truth in truths)
+        _write(table, folder / kind / f"hour={name}")
 
 
 def _write(table: pa.Table, folder: Path) -> None:

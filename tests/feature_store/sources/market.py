@@ -14,6 +14,7 @@ from feature_store.sources.simulator import (
 HOURS = 48
 CLEAN = {
     "duplicate_share": 0.0, "too_late_share": 0.0, "future_share": 0.0, "malformed_share": 0.0,
+    "bot_share": 0.0,
 }  # fmt: skip
 SMALL = MarketConfig(requests_per_hour=40, users=200, items=200, rooms=60, categories=6)
 HOUR_MICROS = 3_600_000_000

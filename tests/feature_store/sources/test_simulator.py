@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -12,9 +13,11 @@ from feature_store.schemas import ENTITY_TABLES, SOURCE_EVENTS
 from feature_store.sources import SourceError, open_source
 from feature_store.sources.simulator import (
     MarketConfig,
+    World,
     write_simulation,
 )
-from feature_store.sources.simulator.world import hour_index
+from feature_store.sources.simulator.catalogue import entity_rows
+from feature_store.sources.simulator.world import LIFECYCLE, hour_index
 from feature_store.sources.simulator.writer import MANIFEST, arrivals
 from tests.feature_store.sources.market import (
     SMALL,
@@ -31,7 +34,8 @@ class TestDeterminism:
         a, b, c = (files(tmp_path / name) for name in "abc")
         assert a == b
         assert set(a) == set(c)
-        assert not {a[path] for path in a} & {c[path] for path in c}
+        drawn = [path for path in a if not path.startswith("truth/positions")]
+        assert not {a[path] for path in drawn} & {c[path] for path in drawn}
 
     def test_more_hours_extend_what_is_there(self, tmp_path):
         first = write_simulation(SMALL, tmp_path / "grown", 5, quiet)
@@ -87,7 +91,7 @@ class TestSource:
         source.check()
         assert source.span() == ("2026-11-08T00", "2026-11-09T05")
         assert (source.has_requests, source.time_zone) == (True, "Asia/Shanghai")
-        written = dict(arrivals(SMALL, 30))
+        written = {made.hour: made.events for made in arrivals(SMALL, 30)}
         batches = list(source.events("2026-11-08T03", "2026-11-08T04"))
         assert all(batch.schema.equals(SOURCE_EVENTS) for batch in batches)
         read = [row for batch in batches for row in batch.to_pylist()]
@@ -101,12 +105,13 @@ class TestSource:
             name: pa.Table.from_batches(source.entities(name, *source.span()), schema)
             for name, schema in ENTITY_TABLES.items()
         }
-        assert everything["users"].num_rows == 200
-        assert everything["items"].num_rows == 212
-        assert everything["rooms"].num_rows == 61
-        assert set(everything["items"]["hour"].to_pylist()) == {"2026-11-08T00", "2026-11-09T00"}
+        keys = (("users", "user_id"), ("items", "item_id"), ("rooms", "room_id"))
+        known = {name: pc.count_distinct(everything[name][key]).as_py() for name, key in keys}
+        assert known == {"users": 201, "items": 212, "rooms": 61}  # one of them a bot
+        first = pc.equal(everything["users"]["hour"], SMALL.start)
+        assert everything["users"].filter(first).num_rows == 201
         assert dict(everything["users"]["categorical"][0].as_py()).keys() == {
-            "age_band", "device", "city_tier",
+            "age_band", "device", "city_tier", "lifecycle",
         }  # fmt: skip
         shown = pa.Table.from_batches(source.events(*source.span()))
         for name, key in (("users", "user_id"), ("items", "item_id"), ("rooms", "room_id")):
@@ -138,6 +143,67 @@ class TestSource:
             open_source("simulator", {"path": tmp_path}).check()
 
 
+class TestEntities:
+    def test_a_user_goes_through_the_stages_of_life(self, source):
+        users = pa.Table.from_batches(source.entities("users", *source.span()))
+        world = World(SMALL)
+        seen = {}
+        for row in users.sort_by("hour").to_pylist():
+            stage = dict(row["categorical"])["lifecycle"]
+            hour = hour_index(row["hour"])
+            assert stage == LIFECYCLE[world.lifecycle(hour)[int(row["user_id"][1:])]]
+            assert seen.get(row["user_id"]) != stage, "a row says something new"
+            seen[row["user_id"]] = stage
+        assert users.num_rows > 201, "somebody has changed"
+        assert set(seen.values()) == set(LIFECYCLE)
+        joined = (world.lifecycle(world.first) == 0) & (world.lifecycle(world.first + 720) > 0)
+        assert joined.any()
+
+    def test_sold_out_items_come_back_at_midnight(self):
+        world = World(MarketConfig())
+        gone = np.array([world.sold_out(world.first + hour).sum() for hour in range(24)])
+        midnight = 16  # UTC, in Shanghai
+        assert gone[midnight] == 0
+        assert 10 < gone[midnight - 1] == gone.max() < 200
+        assert np.all(np.diff(gone[:midnight]) >= 0)
+
+        def told(hour):
+            rows = entity_rows(world, "items", world.first + hour)
+            return {row["item_id"]: dict(row["numeric"])["stock"] for row in rows.to_pylist()}
+
+        items, _ = world.supply(world.first)
+        out = [hour for hour in range(1, midnight) if gone[hour] > gone[hour - 1]]
+        assert set().union(*(told(hour).values() for hour in out)) == {0.0}
+        back = told(midnight)
+        assert len(back) == gone[midnight - 1]
+        assert all(stock == items.stock[int(name[1:])] for name, stock in back.items())
+
+
+class TestTruthStaysApart:
+    def test_the_source_reads_the_same_without_it(self, tmp_path):
+        write_simulation(SMALL, tmp_path / "with", 3, quiet)
+        write_simulation(SMALL, tmp_path / "without", 3, quiet, with_truth=False)
+        kept, bare = (files(tmp_path / name) for name in ("with", "without"))
+        hidden = {path for path in kept if path.startswith("truth/")}
+        assert len(hidden) == 1 + 2 * 3
+        assert bare == {path: kept[path] for path in kept if path not in hidden}
+
+    def test_what_is_hidden_is_in_no_column_of_the_log(self, source):
+        batch = next(source.events(*source.span()))
+        assert batch.schema.equals(SOURCE_EVENTS)
+        for table in ("users", "items", "rooms"):
+            rows = pa.Table.from_batches(source.entities(table, *source.span()))
+            named = {key for row in rows["numeric"].to_pylist() for key, _ in row}
+            assert not named & {"taste", "appeal", "quality", "heat", "thrift", "activity"}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_number_of_processes_changes_nothing(tmp_path, processes):
+    write_simulation(SMALL, tmp_path / "one", 5, quiet)
+    write_simulation(SMALL, tmp_path / "more", 5, quiet, processes=processes)
+    assert files(tmp_path / "one") == files(tmp_path / "more")
+
+
 class TestConfig:
     def test_from_dict(self):
         assert MarketConfig.from_dict({"users": 7}).users == 7
@@ -155,6 +221,9 @@ class TestConfig:
             ({"late_share": 0.6}, ["late_share", "0.6"]),
             ({"malformed_share": 0.01}, ["malformed_share", "ingest"]),
             ({"position_decay": -1}, ["position_decay", "-1"]),
+            ({"trust_bias": 0.7}, ["trust_bias is 0.7", "0.5"]),
+            ({"festival": "11-11"}, ["festival is '11-11'", "2026-11-11"]),
+            ({"festival": "20261111"}, ["festival is '20261111'"]),
             ({"start": "2026-11-08"}, ["start", "2026-11-08"]),
         ],
     )
@@ -167,7 +236,7 @@ class TestConfig:
     def test_the_smallest_and_the_emptiest(self, tmp_path):
         tiny = MarketConfig(
             requests_per_hour=0, users=1, items=4, rooms=4, categories=1, slate_size=1,
-            new_items_per_day=0, new_rooms_per_day=0,
+            new_items_per_day=0, new_rooms_per_day=0, bot_share=0.0,
         )  # fmt: skip
         assert write_simulation(tiny, tmp_path / "a", 2, quiet).rows == 0
         source = open_source("simulator", {"path": tmp_path / "a"})
