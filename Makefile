@@ -4,6 +4,7 @@
 
 PYTHON ?=
 SOURCE ?= simulator
+WORKERS ?= 2
 BIN := .venv/bin
 # Any Python can say what is missing; local/setup.py itself looks for the 3.11 that is needed.
 ANY_PYTHON = $(shell for p in "$(PYTHON)" python3.11 python3 python; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
@@ -17,7 +18,7 @@ endif
 help: ## Show this list
 	@echo "Rankmill. Targets:"
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
-	@echo "Choices: SOURCE=simulator|kuairand|... (conf/NAME.yaml)  DATA=folder  PYTHON=python3.11  JAVA_HOME=jdk-17"
+	@echo "Choices: SOURCE=simulator|kuairand|... (conf/NAME.yaml)  DATA=folder  PYTHON=python3.11  JAVA_HOME=jdk-17  WORKERS=2"
 
 setup: ## Create or reuse .venv from requirements.txt
 	@if [ -z "$(ANY_PYTHON)" ]; then echo "Python 3.11 is needed and no Python was found. Install it (Debian, Ubuntu: apt-get install python3.11 python3.11-venv), or say where it is: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; fi
@@ -39,10 +40,10 @@ test: setup ## Lint, types and all tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-e2e: setup ## Three real hours through Airflow's dag.test() on KuaiRand (minutes)
-	@RANKMILL_E2E=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
+e2e: setup ## Only the three real hours through Airflow's dag.test() on KuaiRand (minutes)
+	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 faults: setup ## Kill jobs in the middle and compare with an undisturbed run (minutes)
 	@RANKMILL_FAULTS=1 $(BIN)/python -m pytest tests/faults $(ARGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +24,9 @@ from models.metrics import gauc
 from tests.dags.test_runs import announced, parsed, states, xcom
 from tests.e2e.stack import DATA, FIRST, HOURLY, LAST, NEXT, Running, requires_data, requires_java
 
-wanted = pytest.mark.skipif(
-    not os.environ.get("RANKMILL_E2E"), reason="minutes of real Spark and Airflow; run `make e2e`"
-)
-pytestmark = [pytest.mark.shared, pytest.mark.spark, requires_data, requires_java, wanted]
+pytestmark = [
+    pytest.mark.shared, pytest.mark.spark, pytest.mark.timeout(1800), requires_data, requires_java,
+]  # fmt: skip
 
 NAME = "gbdt_ranker"
 CONSUMERS = ("hourly_gbdt", "offline_evaluation")
