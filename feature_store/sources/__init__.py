@@ -1,7 +1,7 @@
 """Sources: one adapter a file, every one of them in one explicit dict.
 
 >>> sorted(SOURCES)
-['kuairand', 'parquet', 'simulator']
+['kuairand', 'parquet', 'simulator', 'taobao']
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from feature_store.sources.base import DEFAULT_WINDOWS, Source, SourceError
 from feature_store.sources.kuairand import KuaiRandSource
 from feature_store.sources.parquet import ParquetSource
 from feature_store.sources.simulator import SimulatorSource
+from feature_store.sources.taobao import TaobaoSource
 
 __all__ = ["DEFAULT_WINDOWS", "SOURCES", "Source", "SourceError", "open_source"]
 
@@ -21,6 +22,7 @@ SOURCES: dict[str, type[Source]] = {
     "kuairand": KuaiRandSource,
     "parquet": ParquetSource,
     "simulator": SimulatorSource,
+    "taobao": TaobaoSource,
 }
 
 
