@@ -230,6 +230,26 @@ def test_negatives_follow_popularity():
         assert (np.abs(got[others] - share * times) < 4 * error).all()
 
 
+def test_items_with_one_view_each_are_drawn_alike():
+    three = np.arange(3)
+    drawn = np.concatenate(
+        [
+            draw_negatives(three, three, (three, three), 1, np.random.default_rng(i))
+            for i in range(900)
+        ]
+    )[:, 0]
+    assert (np.abs(np.bincount(drawn) - 900) < 4 * np.sqrt(900 / 2)).all()
+
+
+def test_equal_hours_have_draws_of_their_own(tmp_path):
+    rows = crowd(span=1)
+    cells = [row.rsplit(",", 1) for row in rows]
+    later = [f"{rest},{int(time) + 3600}" for rest, time in cells]
+    events = table(write(tmp_path / "t", [*rows, *later])).filter(is_negative())
+    items = events["item_id"].to_pylist()
+    assert items[: len(items) // 2] != items[len(items) // 2 :]
+
+
 def test_the_exact_draw_has_the_same_distribution(monkeypatch):
     """Two of three free items a user: with rejection first, and with exponential races alone."""
     weights = {1: 3000, 2: 1000, 3: 500}
