@@ -1,7 +1,7 @@
 """Sources: one adapter a file, every one of them in one explicit dict.
 
 >>> sorted(SOURCES)
-['kuairand', 'parquet', 'simulator']
+['kuairand', 'open_bandit', 'parquet', 'simulator', 'taobao']
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from typing import Any
 
 from feature_store.sources.base import DEFAULT_WINDOWS, Source, SourceError
 from feature_store.sources.kuairand import KuaiRandSource
+from feature_store.sources.open_bandit import OpenBanditSource
 from feature_store.sources.parquet import ParquetSource
 from feature_store.sources.simulator import SimulatorSource
+from feature_store.sources.taobao import TaobaoSource
 
 __all__ = ["DEFAULT_WINDOWS", "SOURCES", "Source", "SourceError", "open_source"]
 
 SOURCES: dict[str, type[Source]] = {
     "kuairand": KuaiRandSource,
+    "open_bandit": OpenBanditSource,
     "parquet": ParquetSource,
     "simulator": SimulatorSource,
+    "taobao": TaobaoSource,
 }
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "hour_of_micros",
     "micros_of",
     "sliced",
+    "with_schema",
 ]
 
 MAX_BATCH_ROWS = 65536
@@ -41,6 +42,15 @@ def sliced(batch: pa.RecordBatch, rows: int = MAX_BATCH_ROWS) -> Iterator[pa.Rec
     """``batch`` in slices of at most ``rows`` rows, in order; nothing for an empty one."""
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
+
+
+def with_schema(columns: Mapping[str, pa.Array], count: int, schema: pa.Schema) -> pa.RecordBatch:
+    """``count`` rows of ``schema``; a column that is not given is null."""
+    arrays = [
+        columns[field.name] if field.name in columns else pa.nulls(count, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def attribute_map(columns: Mapping[str, pa.Array], kind: pa.DataType) -> pa.MapArray:

@@ -38,18 +38,22 @@ def find_files(folder: Path, pattern: str, what: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Delimited:
-    """One comma-separated file with a header.
+    """One comma-separated file.
 
     Args:
         columns: the columns that are read, with their types; all must be there.
         may_be_empty: columns whose cells may be empty (null); no other may. None: all may.
         other_columns: whether the file's other columns are read too, as text.
+        names: all columns of a file that may lack a header line, in order. Its first line is the
+            header where it holds one of these names, and the first row otherwise. None: the first
+            line is the header.
     """
 
     path: Path
     columns: Mapping[str, pa.DataType]
     may_be_empty: Sequence[str] | None = None
     other_columns: bool = False
+    names: Sequence[str] | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in file order, about a megabyte of text at a time; declared columns first.
@@ -72,7 +76,7 @@ class Delimited:
     def _open(self, names: list[str], types: Mapping[str, pa.DataType]) -> pacsv.CSVStreamingReader:
         return pacsv.open_csv(
             self.path,
-            read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES),
+            read_options=self._read_options(),
             convert_options=pacsv.ConvertOptions(
                 column_types=types,
                 include_columns=names,
@@ -82,16 +86,41 @@ class Delimited:
             ),
         )
 
-    def _header(self) -> list[str]:
+    def _read_options(self) -> pacsv.ReadOptions:
+        names = self.names if self.names and not self._has_header(self._first_line()) else None
+        return pacsv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names)
+
+    def _has_header(self, first_line: Sequence[str]) -> bool:
+        return self.names is None or not set(self.names).isdisjoint(first_line)
+
+    def _first_line(self) -> list[str]:
         try:
             with pacsv.open_csv(
                 self.path, read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES)
             ) as reader:
-                header: list[str] = reader.schema.names
+                names: list[str] = reader.schema.names
         except (pa.ArrowInvalid, OSError) as error:
             raise SourceError(
                 f"{self.path} is not a readable CSV file ({error}); download it again"
             ) from error
+        return names
+
+    def _header(self) -> list[str]:
+        """The file's columns, read or named.
+
+        Raises:
+            SourceError: when a declared one is missing, or a file without a header line has another
+                number of columns than are named.
+        """
+        header = self._first_line()
+        if self.names is not None and not self._has_header(header):
+            if len(header) != len(self.names):
+                raise SourceError(
+                    f"{self.path} has no header line, and its first row has {len(header)} cells "
+                    f"({','.join(header)}) where {len(self.names)} are wanted: "
+                    f"{', '.join(self.names)}; use the published file, or add a header line"
+                )
+            return list(self.names)
         missing = [name for name in self.columns if name not in header]
         if missing:
             raise SourceError(
@@ -157,7 +186,21 @@ def _unconvertible(text: pa.Array, kind: pa.DataType, may_be_empty: bool) -> pa.
         pattern = r"(?i)^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|^[+-]?(nan|inf)$"
     elif pa.types.is_date(kind):
         pattern = r"^\d{4}-\d{2}-\d{2}$"
+    elif pa.types.is_timestamp(kind):
+        pattern = _timestamp_pattern(kind)
     else:
         pattern = ""
     wrong = pc.invert(pc.match_substring_regex(text, pattern))
     return text.filter(pc.fill_null(wrong, not may_be_empty))
+
+
+def _timestamp_pattern(kind: pa.TimestampType) -> str:
+    """What the reader takes for an instant; with a time zone, the offset must be written."""
+    date = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    digits = {"s": "", "ms": r"(\.\d{1,3})?", "us": r"(\.\d{1,6})?", "ns": r"(\.\d{1,9})?"}[
+        kind.unit
+    ]
+    time = rf"[ T]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d{digits})?"
+    if kind.tz:
+        return rf"^{date}{time}(Z|[+-]\d{{2}}(:?\d{{2}})?)$"
+    return rf"^{date}({time})?$"

@@ -12,7 +12,7 @@ from feature_store.sources.rowhash import row_hashes
 
 
 def test_every_source_is_known_by_its_name():
-    assert list(SOURCES) == ["kuairand", "parquet", "simulator"]
+    assert list(SOURCES) == ["kuairand", "open_bandit", "parquet", "simulator", "taobao"]
     assert all(kind.name == name for name, kind in SOURCES.items())
 
 
@@ -40,6 +40,10 @@ def test_opening_reads_nothing(tmp_path):
         ("parquet", {"path": ".", "windows": ["order"]}, ["windows", "order"]),
         ("parquet", {"path": ".", "time_zone": "Beijing"}, ["'Beijing'", "Asia/Shanghai"]),
         ("simulator", {"path": ".", "seed": 1}, ["'seed'", "path"]),
+        ("taobao", {"path": ".", "negatives": -1}, ["negatives", "-1", "whole number"]),
+        ("taobao", {"path": ".", "seed": "x"}, ["seed", "'x'", "whole number"]),
+        ("open_bandit", {"path": ".", "policy": "greedy"}, ["policy", "'greedy'", "random, bts"]),
+        ("open_bandit", {"path": ".", "campaign": "x"}, ["campaign", "'x'", "all, men, women"]),
     ],
 )
 def test_wrong_names_and_options_are_refused(name, options, words):
