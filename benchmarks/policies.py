@@ -5,7 +5,7 @@
 In the simulated marketplace a ranker that knows what everybody wants, the logging policy,
 popularity and a random order are put in charge of the same requests: what they are truly worth, in
 clicks, orders and seconds of stay per request, beside their NDCG@10 on the slates that the logging
-policy showed and on those shown at random. One JSON line per ranker, compared with the random order.
+policy showed and on those shown at random. One JSON line per ranker, compared with random order.
 """
 
 from __future__ import annotations

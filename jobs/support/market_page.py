@@ -17,7 +17,8 @@ _PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8">
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 90rem; margin: 2rem auto;
   padding: 0 1rem }}
-main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem }}
+main {{ display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)) }}
 figure {{ margin: 0; background: #fff; border-radius: .5rem; padding: .5rem }}
 svg {{ width: 100%; height: auto }}
 </style><h1>{title}</h1><p>{words}</p><main>{figures}</main></html>
