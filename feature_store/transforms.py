@@ -67,24 +67,26 @@ def latest_before(entities: DataFrame, key: str) -> DataFrame:
     Grain: one row per key and arrival hour; ``known_from`` (inclusive) and ``known_to`` (exclusive)
     bound it as hour texts. Of several rows of one hour the newest ``valid_from`` counts.
     """
-    newest = Window.partitionBy(key, "hour").orderBy(F.col("valid_from").desc())
-    in_time = Window.partitionBy(key).orderBy("known_from")
+    in_time = Window.partitionBy(key).orderBy("hour", "valid_from")
+    following = F.lead("hour").over(in_time)
     return (
-        entities.withColumn("_rank", F.row_number().over(newest))
-        .where("_rank = 1")
-        .drop("_rank")
+        entities.withColumn("known_to", following)
+        .where("known_to IS NULL OR known_to > hour")
         .withColumnRenamed("hour", "known_from")
-        .withColumn("known_to", F.coalesce(F.lead("known_from").over(in_time), F.lit("9999")))
+        .withColumn("known_to", F.coalesce("known_to", F.lit("9999")))
     )
 
 
-def with_category(events: DataFrame, items: DataFrame, rooms: DataFrame) -> DataFrame:
+def with_category(
+    events: DataFrame, items: DataFrame, rooms: DataFrame, small: bool = False
+) -> DataFrame:
     """``events`` plus ``category``: its item's, else its room's, as known in the event's hour.
 
     Grain: unchanged, one row per event.
 
     Args:
         items, rooms: have their key, ``category``, ``valid_from`` and ``hour``.
+        small: whether both fit into every task's memory, so that the events need not move.
     """
     joined = events
     for entities, key in ((items, "item_id"), (rooms, "room_id")):
@@ -94,6 +96,7 @@ def with_category(events: DataFrame, items: DataFrame, rooms: DataFrame) -> Data
             "known_from",
             "known_to",
         )
+        known = F.broadcast(known) if small else known
         valid = (F.col("hour") >= F.col("known_from")) & (F.col("hour") < F.col("known_to"))
         joined = joined.join(known, (F.col(key) == F.col("_key")) & valid, "left").drop(
             "_key", "known_from", "known_to"

@@ -24,9 +24,10 @@ from feature_store.point_in_time import (
 from feature_store.schemas import EVENTS
 from feature_store.spark_io import TARGET, Target, read_files, read_hours, stage
 from feature_store.tables import Store, Writer
-from feature_store.transforms import FEATURE_ROWS, stacked_features, with_category
+from feature_store.transforms import FEATURE_ROWS, stacked_features
 from feature_store.views import ATTRIBUTES, VIEWS
 from jobs.support.arguments import job_parser, run_hours
+from jobs.support.entities import categorised
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
@@ -43,11 +44,7 @@ def _samples(
 ) -> DataFrame:
     known = hr.hour_range(first_hour(store), hours[-1])
     events = read_hours(spark, store, "events", hours, EVENTS.names)
-    shown = with_category(
-        impressions(events),
-        read_hours(spark, store, "items", known, ("item_id", "category", "valid_from", "hour")),
-        read_hours(spark, store, "rooms", known, ("room_id", "category", "valid_from", "hour")),
-    ).persist()
+    shown = categorised(spark, store, impressions(events), known).persist()
     features = [
         (number, path)
         for number, view in enumerate(VIEWS)
@@ -75,7 +72,7 @@ def _outcomes(
     earlier = store.readable_hours("events", back, hr.add(hours[0], -1))
     columns = ("event_id", "event_time", "ingested_at", "request_id", "impression_id", "user_id",
                "target_type", "target_id", "action", "value", "hour")  # fmt: skip
-    events = read_hours(spark, store, "events", [*earlier, *hours], columns)
+    events = read_hours(spark, store, "events", [*earlier, *hours], columns).persist()
     outcomes = events.where(F.col("action").isin(sorted(windows)) & (F.col("hour") >= hours[0]))
     return attribute(outcomes, events.where("action = 'impression'"), windows)
 

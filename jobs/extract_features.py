@@ -22,10 +22,10 @@ from feature_store.transforms import (
     stacked_tiles,
     unpack_features,
     unpack_tiles,
-    with_category,
 )
 from feature_store.views import MAX_WINDOW, VIEWS
 from jobs.support.arguments import job_parser, run_hours
+from jobs.support.entities import categorised
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import load_settings
@@ -39,14 +39,10 @@ JOB = "extract_features"
 
 def _events(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> DataFrame:
     """Events of ``hours`` with their category, only the columns that are counted by."""
-    known = hr.hour_range(start, hours[-1])
     columns = ("user_id", "item_id", "room_id", "action", "value", "event_time", "ingested_at",
                "hour")  # fmt: skip
-    return with_category(
-        read_hours(spark, store, "events", hours, columns),
-        read_hours(spark, store, "items", known, ("item_id", "category", "valid_from", "hour")),
-        read_hours(spark, store, "rooms", known, ("room_id", "category", "valid_from", "hour")),
-    )
+    events = read_hours(spark, store, "events", hours, columns)
+    return categorised(spark, store, events, hr.hour_range(start, hours[-1]))
 
 
 def _count(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> list[Staged]:
