@@ -18,7 +18,7 @@ endif
 help: ## Show this list
 	@echo "Rankmill. Targets:"
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
-	@echo "Choices: SOURCE=simulator|kuairand|... (conf/NAME.yaml)  DATA=folder  PYTHON=python3.11  JAVA_HOME=jdk-17  WORKERS=2"
+	@echo "Choices: SOURCE=simulator|kuairand|taobao|open_bandit|... (conf/NAME.yaml)  DATA=folder  PYTHON=python3.11  JAVA_HOME=jdk-17  WORKERS=2"
 
 setup: ## Create or reuse .venv from requirements.txt
 	@if [ -z "$(ANY_PYTHON)" ]; then echo "Python 3.11 is needed and no Python was found. Install it (Debian, Ubuntu: apt-get install python3.11 python3.11-venv), or say where it is: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; fi

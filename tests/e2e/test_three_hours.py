@@ -183,10 +183,13 @@ class History:
                 entry = (row["hour"], row["valid_from"], row["category"])
                 self.categories.setdefault(f"{key} {row[key]}", []).append(entry)
         columns = ["user_id", "item_id", "room_id", "action", "event_time", "ingested_at", "hour"]
-        self.events: dict[str, list[dict[str, Any]]] = {}
+        self.events: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for event in run.store.read("events", hours, columns).to_pylist():
             event["category"] = self.category(event)
-            self.events.setdefault(event["action"], []).append(event)
+            for key in ("user_id", "item_id", "room_id", "category"):
+                if event[key] is not None:
+                    place = (event["action"], key, event[key])
+                    self.events.setdefault(place, []).append(event)
 
     def category(self, row: dict[str, Any]) -> str | None:
         """The category of a row's item, else of its room, as known in the row's hour."""
@@ -207,10 +210,10 @@ class History:
         """
         if None in keys.values():
             return []
-        start = as_of - dt.timedelta(hours=hours)
+        start, first = as_of - dt.timedelta(hours=hours), next(iter(keys))
         return [
             event["event_time"]
-            for event in self.events[action]
+            for event in self.events.get((action, first, str(keys[first])), [])
             if start <= event["ingested_at"] < as_of
             and all(event[key] == value for key, value in keys.items())
         ]
