@@ -1,38 +1,62 @@
-"""Write the benchmark table of README.md from benchmarks/results/, between its two markers."""
+"""Write the measured tables of README.md from benchmarks/results/, each between its markers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-START, END = "<!-- bench -->", "<!-- /bench -->"
-HEAD = (
-    "| case | Rankmill | peer | peer's | ratio | date, machine |\n"
-    "| --- | --- | --- | --- | --- | --- |"
-)
+RESULTS = ROOT / "benchmarks" / "results"
 
 
-def rows() -> list[str]:
-    """One table row per result line, in the order of files and lines."""
-    found = []
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            r = json.loads(line)
-            found.append(
-                f"| {r['bench']} {r['case']} ({r['unit']}) | {r['ours']} | {r['peer']} | "
-                f"{r['theirs']} | {r['ratio']} | {r['date']}, {r['cores']} cores |"
-            )
-    return found
+def results(name: str = "*") -> Iterator[dict[str, Any]]:
+    """The result lines, in the order of files and lines."""
+    for path in sorted(RESULTS.glob(f"{name}.jsonl")):
+        yield from (json.loads(line) for line in path.read_text().splitlines())
+
+
+def shown(value: object) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, float) else str(value)
+
+
+def bench() -> Iterator[str]:
+    """Every case beside its peer; the policies have a table of their own."""
+    yield "| case | Rankmill | peer | peer's | ratio | peak MB | date, machine |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for r in results():
+        if r["bench"] != "policies":
+            cells = (shown(r[key]) for key in ("ours", "peer", "theirs", "ratio", "ours_peak_mb"))
+            case = f"{r['bench']} {r['case']} ({r['unit']})"
+            yield f"| {case} | {' | '.join(cells)} | {r['date']}, {r['cores']} cores |"
+
+
+def policies() -> Iterator[str]:
+    """What rankers are worth beside what their NDCG from logs says."""
+    yield (
+        "| ranker in charge | clicks, orders, seconds of stay per request (truth) "
+        "| NDCG@10, logged slates | NDCG@10, random slates |"
+    )
+    yield "| --- | --- | --- | --- |"
+    for r in sorted(results("policies"), key=lambda r: float(r["ours"])):
+        q = r["quality"]
+        ndcg = (
+            f"{q[key][0]:.3f} ± {q[key][1]:.3f}" for key in ("ndcg_on_logged", "ndcg_on_random")
+        )
+        value = f"{r['ours']:.2f}, {q['orders']:.3f}, {q['stay_seconds']:.0f}"
+        yield f"| {r['case']} | {value} | {' | '.join(ndcg)} |"
 
 
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    table = "\n".join([HEAD, *rows()])
-    readme.write_text(f"{before}{START}\n{table}\n{END}{after}")
+    for name, table in (("bench", bench), ("policies", policies)):
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        lines = "\n".join(table())
+        text = f"{before}{start}\n{lines}\n{end}{rest.split(end)[1]}"
+    readme.write_text(text)
 
 
 if __name__ == "__main__":

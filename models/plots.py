@@ -110,7 +110,7 @@ def bars_figure(title: str, label: str, values: Mapping[str, float]) -> Figure:
     bars = panel.barh(names, [values[name] for name in names])
     panel.bar_label(bars, labels=[f"{values[name]:,.0f}" for name in names], padding=3)
     panel.set(title=title, xlabel=label, xscale="log")
-    panel.margins(x=0.15)
+    panel.margins(x=0.3)
     return figure
 
 
