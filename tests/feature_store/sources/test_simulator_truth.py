@@ -185,6 +185,15 @@ class TestCalibration:
         happened, wanted = rates(told, "click")
         assert np.abs(distances(happened, wanted, told[2][flag].to_numpy())).max() < 3
 
+    def test_nobody_hates_what_they_clicked(self, told):
+        events = told[1]
+        clicked, hated = (
+            set(events.filter(pc.equal(events["action"], action))["impression_id"].to_pylist())
+            for action in ("click", "hate")
+        )
+        assert hated - {None}
+        assert not hated & clicked
+
     def test_stays_have_their_mean(self, told):
         _, events, impressions, _, _ = told
         stays = events.filter(pc.equal(events["action"], "stay"))["value"].to_numpy()
@@ -291,11 +300,16 @@ class TestPolicies:
             / pc.count_distinct(impressions["request_id"]).as_py()
         )
         assert share == pytest.approx(config.uniform_share, rel=0.1)
+        candidates = dict(
+            zip(told[3]["request_id"].to_pylist(), told[3]["candidates"].to_pylist(), strict=True)
+        )
+        count = np.array([candidates[name] for name in impressions["request_id"].to_pylist()])
         propensity = impressions["propensity"].to_numpy()
-        assert np.all(propensity[~random] > 1 - config.uniform_share)
-        rare = propensity[random] < 0.5
-        assert rare.mean() > 0.9, "few of a random order agree with the policy"
-        assert np.all(propensity[random][rare] <= config.uniform_share / 10)
+        agreed = 1 - config.uniform_share + config.uniform_share / count
+        assert np.allclose(propensity[~random], agreed[~random])
+        rare = np.isclose(propensity, config.uniform_share / count)
+        assert np.all(rare | np.isclose(propensity, agreed))
+        assert 0.9 < rare[random].mean() < 1, "few of a random order agree with the policy"
 
 
 class TestWorld:
@@ -365,17 +379,19 @@ class TestWorld:
         assert searched > wanted > other
 
     def test_scenes_are_served_what_they_ask_for(self):
-        world = World(SMALL)
-        for _, _, served in served_in(world, world.first + 12, LoggingPolicy(world), 0.0):
+        world = World(MarketConfig())
+        hour = world.first + 15
+        assert world.sold_out(hour).any()
+        for _, _, served in served_in(world, hour, LoggingPolicy(world), 0.3):
             slates = served.slates
             scene = slates.requests.scene[slates.request]
             assert np.array_equal(slates.is_room, scene == 2)
-            assert set(slates.room[slates.is_room]) <= set(world.live(world.first + 12))
-            items, _ = world.supply(world.first + 12)
+            assert set(slates.room[slates.is_room]) <= set(world.live(hour))
+            items, _ = world.supply(hour)
             assert np.array_equal(
                 items.room[slates.item[~slates.is_room]], slates.room[~slates.is_room]
             )
-            assert not world.sold_out(world.first + 12)[slates.item[~slates.is_room]].any()
+            assert not world.sold_out(hour)[slates.item[~slates.is_room]].any()
             assert np.array_equal(slates.searched, scene == SEARCH)
 
 
