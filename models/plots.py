@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from models.base import FitReport
@@ -132,13 +131,11 @@ def history_figure(
     """
     figure = _figure(1)
     panel = figure.subplots()
-    panel.plot(times, values, color="C0", linewidth=1)
+    with rc_context({"date.converter": "concise"}):
+        panel.plot(times, values, color="C0", linewidth=1)
     panel.plot(times[-1:], [marked], "o", color="C3", markersize=8)
     if allowed is not None:
         panel.axhspan(*allowed, color="C2", alpha=0.15, linewidth=0)
-    locator = AutoDateLocator()
-    panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     panel.set(title=title, xlabel="hour, UTC")
     panel.set_ylim(bottom=0)
     return figure

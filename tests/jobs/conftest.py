@@ -22,6 +22,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from feature_store import hours as hr
 from feature_store.schemas import SOURCE_EVENTS, optional
 from feature_store.tables import Store
+from models.registry import Registry
 
 # Spinning OpenMP threads make tiny boosters slow where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -67,10 +68,11 @@ class Result:
 
 @dataclass
 class Project:
-    """A log, a configuration and a store in one folder."""
+    """A log, a configuration and a store in one folder; jobs know MLflow when it is ``tracked``."""
 
     folder: Path
     capture: pytest.CaptureFixture[str] | None = None
+    tracked: bool = True
 
     @property
     def data(self) -> Path:
@@ -105,7 +107,7 @@ class Project:
             "--config", str(self.folder / "conf.yaml"),
             "--warehouse", str(self.folder / "warehouse"),
             "--catalog-uri", self.catalog_uri,
-            "--tracking-uri", self.tracking_uri,
+            *(["--tracking-uri", self.tracking_uri] if self.tracked else []),
             *given,
         ]  # fmt: skip
 
@@ -163,6 +165,14 @@ def _summary(out: str) -> dict[str, Any]:
     assert {"job", "hours", "status", "rows_in", "rows_out", "rejected", "seconds", "snapshots",
             "model", "mlflow_run_url", "message"} <= set(summary)  # fmt: skip
     return summary
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Registry(f"sqlite:///{folder}/mlflow.db").versions("nothing")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
