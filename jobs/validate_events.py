@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from feature_store import hours as hr
 from feature_store.gate_kinds import KINDS
@@ -25,7 +26,7 @@ from feature_store.gates import (
     measure_hour,
     passed,
 )
-from feature_store.schemas import GATE_RESULTS
+from feature_store.schemas import EVENTS, GATE_RESULTS, optional
 from feature_store.tables import HourWriter, Staged, Store
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
@@ -55,10 +56,11 @@ def _history(store: Store, first: str) -> dict[str, dict[str, Measure]]:
 
 def _measured(store: Store, hour: str, rows: int, rules: Sequence[GateRule]) -> Measured:
     """What an hour holds. Its rows are read once, and only when its files are as declared."""
-    events = store.dataset("events", [hour])
-    problems = check_files(events.files, rows)
+    paths = store.files("events", [hour])
+    problems = check_files(paths, rows)
     if problems:
         return Measured(0, {}, problems)
+    events = ds.dataset(paths, schema=optional(EVENTS), format="parquet")
     return measure_hour(events.scanner(columns=columns_of(rules)).to_batches(), rules)
 
 

@@ -22,7 +22,6 @@ from pyiceberg.catalog.sql import SqlCatalog
 from feature_store import hours as hr
 from feature_store.schemas import SOURCE_EVENTS, optional
 from feature_store.tables import Store
-from models.registry import Registry
 
 # Spinning OpenMP threads make tiny boosters slow where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -170,6 +169,8 @@ def _summary(out: str) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
+    from models.registry import Registry  # MLflow takes seconds to import
+
     folder = tmp_path_factory.mktemp("migrated")
     Registry(f"sqlite:///{folder}/mlflow.db").versions("nothing")
     return folder / "mlflow.db"
