@@ -18,7 +18,7 @@ from feature_store import hours as hr
 from feature_store.drift import Counts, chance_psi, largest_shift, pooled, psi, top
 from feature_store.gate_rules import GateRule
 
-__all__ = ["IMPRESSION", "KINDS", "Judgement", "Kind", "Measure", "Rows", "Seen"]
+__all__ = ["IMPRESSION", "KINDS", "Judgement", "Kind", "Measure", "Rows", "Seen", "as_text"]
 
 IMPRESSION: Final = "impression"
 _NULL: Final = "(null)"
@@ -171,8 +171,8 @@ def judge_rate(rule: GateRule, seen: Seen) -> Judgement:
     expected = _usual(rule, seen, seen.last_day())
     if expected is not None and expected * shown < rule.min_expected:
         message = (
-            f"{rule.name} {value:g}, not judged: {expected * shown:.1f} expected, fewer than "
-            f"{rule.min_expected:g}"
+            f"{rule.name} {as_text(value)}, not judged: {expected * shown:.1f} expected, "
+            f"fewer than {rule.min_expected:g}"
         )
         return Judgement(value, expected, "pass", message)
     return _by_ratio(rule, seen, value, expected)
@@ -233,8 +233,8 @@ def _not_judged(rule: GateRule, why: str) -> Judgement:
 
 
 def _no_history(rule: GateRule, value: float | None) -> Judgement:
-    shown = "" if value is None else f" {value:g}"
-    return Judgement(value, None, "pass", f"{rule.name}{shown}; no history to judge by")
+    found = "" if value is None else f" {as_text(value)}"
+    return Judgement(value, None, "pass", f"{rule.name}{found}; no history to judge by")
 
 
 def _by_ratio(rule: GateRule, seen: Seen, value: float, expected: float | None) -> Judgement:
@@ -243,13 +243,20 @@ def _by_ratio(rule: GateRule, seen: Seen, value: float, expected: float | None) 
     ratio = value / expected
     level = rule.level(ratio)
     if level == "pass":
-        return Judgement(value, expected, level, f"{rule.name} {value:g}, {ratio:.2f} of usual")
+        return Judgement(
+            value, expected, level, f"{rule.name} {as_text(value)}, {ratio:.2f} of usual"
+        )
     low, high = rule.bounds(level)
     message = (
-        f"{rule.name} of {seen.hour} is {value:g}, {ratio:.2f} times the expected {expected:g}; "
-        f"allowed without {level}: {low:g} to {high:g} times"
+        f"{rule.name} of {seen.hour} is {as_text(value)}, {ratio:.2f} times the expected "
+        f"{as_text(expected)}; allowed without {level}: {low:g} to {high:g} times"
     )
     return Judgement(value, expected, level, message)
+
+
+def as_text(value: float) -> str:
+    """A count whole, anything else to four digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 _SHARE: Final = ("action", "min_rows", "expected")

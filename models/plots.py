@@ -120,24 +120,24 @@ def history_figure(
     title: str,
     times: npt.NDArray[np.datetime64],
     values: npt.ArrayLike,
-    marked: float,
     allowed: tuple[float, float] | None,
 ) -> Figure:
     """Values over times in UTC, the last one marked, with what is allowed of it.
 
     Args:
-        marked: the value at the last of ``times``.
-        allowed: from and to, drawn as a band.
+        values: as many as times; NaN where nothing was measured.
+        allowed: from and to, of the last value alone.
     """
     figure = _figure(1)
     panel = figure.subplots()
     with rc_context({"date.converter": "concise"}):
-        panel.plot(times, values, color="C0", linewidth=1)
-    panel.plot(times[-1:], [marked], "o", color="C3", markersize=8)
+        panel.plot(times, values, linewidth=1)
     if allowed is not None:
-        panel.axhspan(*allowed, color="C2", alpha=0.15, linewidth=0)
+        panel.vlines(times[-1:], *allowed, color="C2", alpha=0.4, linewidth=8, label="allowed")
+    panel.plot(times[-1:], np.asarray(values)[-1:], "o", color="C3", label="this hour")
     panel.set(title=title, xlabel="hour, UTC")
     panel.set_ylim(bottom=0)
+    panel.legend(loc="lower left")
     return figure
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from feature_store import hours as hr
 from feature_store.drift import pooled, shares
+from feature_store.gate_kinds import as_text
 from feature_store.gates import GateResult, GateRule, Measure
 from jobs.support.page import figures, page, section, table
 from models.plots import compared_figure, figure_svg, history_figure
@@ -87,14 +88,12 @@ def _noticed(judged: JudgedHours, last: str) -> str:
     if not found:
         return ""
     rows = [(r.level, r.hour, r.gate, r.message) for r in found[-_LISTED:]]
-    shown = table(("level", "hour", "gate", "verdict"), rows, levels=[row[0] for row in rows])
-    return section(f"Earlier hours of this run ({len(found):,} verdicts but pass)", shown)
+    body = table(("level", "hour", "gate", "verdict"), rows, levels=[row[0] for row in rows])
+    return section(f"Earlier hours of this run: {len(found):,} verdicts but pass", body)
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return "-" if value is None else as_text(value)
 
 
 def _histories(judged: JudgedHours, last: str) -> Iterator[str]:
@@ -109,8 +108,8 @@ def _histories(judged: JudgedHours, last: str) -> Iterator[str]:
         known = judged.history.get(result.gate, {})
         values = [known[hour].value if hour in known else None for hour in hours[:-1]]
         line = np.array([*values, result.value], dtype=np.float64)
-        figure = history_figure(rules[result.gate].description, times, line, result.value,
-                                _allowed(rules[result.gate], result.expected))  # fmt: skip
+        allowed = _allowed(rules[result.gate], result.expected)
+        figure = history_figure(result.gate, times, line, allowed)
         yield figure_svg(figure)
 
 
@@ -123,7 +122,7 @@ def _allowed(rule: GateRule, expected: float | None) -> tuple[float, float] | No
 
 def _distributions(judged: JudgedHours, last: str) -> Iterator[str]:
     """The most frequent values' shares, in the hour and in the day before, by drift gate."""
-    drifts = {rule.name: rule for rule in judged.rules if rule.kind == "drift"}
+    drifts = {rule.name for rule in judged.rules if rule.kind == "drift"}
     day = [hr.add(last, -back) for back in range(1, _DAY + 1)]
     for result in judged.verdicts[last]:
         known = judged.history.get(result.gate, {})
@@ -134,7 +133,7 @@ def _distributions(judged: JudgedHours, last: str) -> Iterator[str]:
         names = sorted({*now, *before}, key=lambda n: (-max(now.get(n, 0), before.get(n, 0)), n))
         psi = "" if result.value is None else f", PSI {result.value:.3f}"
         figure = compared_figure(
-            f"{drifts[result.gate].description}{psi}", "share",
+            f"{result.gate}{psi}", "share",
             {name: before.get(name, 0.0) for name in names[:_BARS]},
             {name: now.get(name, 0.0) for name in names[:_BARS]},
         )  # fmt: skip

@@ -28,7 +28,7 @@ td, th {{ padding: .35rem .7rem; text-align: left; vertical-align: top;
 @media (max-width: 40rem) {{
   thead {{ display: none }} table, tbody, tr, td {{ display: block }}
   tr {{ border-bottom: 1px solid #8884; padding: .5rem 0 }}
-  td {{ border: 0; padding: 0 .2rem; text-align: left }}
+  td, td.number {{ border: 0; padding: 0 .2rem; text-align: left; white-space: normal }}
   td::before {{ content: attr(data-name) ": "; color: GrayText }}
 }}
 </style><h1>{title}</h1><p>{words}</p>{body}</html>

@@ -13,12 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import hours as hr
-from tests.jobs.conftest import HOUR, Project, Result, event
+from tests.jobs.conftest import HOUR, Project, Result
+from tests.jobs.usual_hour import ACTIONS, SHOWN, Row, hour_of_events
 
 EARLIER = [hr.add(HOUR, -24), *hr.hour_range(hr.add(HOUR, -3), hr.add(HOUR, -1))]
-SHOWN = 400
-ACTIONS = {"click": 80, "long_view": 60, "stay": 80, "cart": 40, "favor": 40, "order": 40,
-           "follow": 40, "like": 40, "comment": 40}  # fmt: skip
 # Small hours, so that the tests are quick; the levels are those of conf/gates.yaml.
 GATES: dict[str, Any] = {
     "min_history": len(EARLIER),
@@ -31,30 +29,7 @@ GATES: dict[str, Any] = {
     },
 }
 
-Row = dict[str, Any]
 Content = Callable[[], list[Row]]
-
-
-def hour_of_events(
-    hour: str = HOUR, shown: int = SHOWN, changed: int = 0, to: Row | None = None, **counts: int
-) -> list[Row]:
-    """A usual hour: ``counts`` events of actions, the first ``changed`` impressions set ``to``."""
-    rows = [
-        event(n, hour, **{
-            "scene": "search" if n % 10 < 3 else "feed",
-            "target_type": "item" if n % 4 else "room",
-            "propensity": 0.5,
-            **((to or {}) if n < changed else {}),
-        })
-        for n in range(shown)
-    ]  # fmt: skip
-    for action, usual in ACTIONS.items():
-        count = counts.get(action, round(usual * shown / SHOWN))
-        rows += [
-            event(n, hour, event_id=f"{hour}-{action}-{n}", action=action, value=30.0)
-            for n in range(count)
-        ]
-    return rows
 
 
 def outcomes(action: str, changed: int, value: float) -> Content:
