@@ -6,7 +6,7 @@ features as of H+1h, and then announces the hour on `hour_ready` and `hour_store
 | task | reads | writes |
 | --- | --- | --- |
 | `ingest_events` | the source | `events`, `quarantine`, `users`, `items`, `rooms`, `room_items` |
-| `validate_events` | `events`, `gate_results` | `gate_results`, a page; refuses an hour that is off |
+| `validate_events` | `events`, `gate_results` | `gate_results`; refuses an hour that is off |
 | `build_samples` | `events`, `features_*` | `samples`, `outcomes` |
 | `extract_features` | `events`, `counts_*` | `counts_*`, `features_*` |
 
