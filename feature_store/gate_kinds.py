@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
@@ -24,6 +25,12 @@ IMPRESSION: Final = "impression"
 _NULL: Final = "(null)"
 _DAY: Final = 24
 _DAYS: Final = 7
+
+
+@lru_cache(maxsize=8)
+def _before(hour: str, step: int, count: int) -> tuple[str, ...]:
+    """``count`` hours back from ``hour``, ``step`` hours apart; every gate of an hour asks."""
+    return tuple(hr.add(hour, -step * i) for i in range(1, count + 1))
 
 
 class Rows:
@@ -64,12 +71,12 @@ class Seen:
 
     def last_day(self) -> list[Measure]:
         """Measures of the 24 hours before."""
-        back = (hr.add(self.hour, -i) for i in range(1, _DAY + 1))
+        back = _before(self.hour, 1, _DAY)
         return [self.earlier[hour] for hour in back if hour in self.earlier]
 
     def same_hour(self) -> list[Measure]:
         """Measures of the same hour of the seven days before."""
-        back = (hr.add(self.hour, -_DAY * day) for day in range(1, _DAYS + 1))
+        back = _before(self.hour, _DAY, _DAYS)
         return [self.earlier[hour] for hour in back if hour in self.earlier]
 
 

@@ -54,13 +54,12 @@ def _history(store: Store, first: str) -> dict[str, dict[str, Measure]]:
     return history
 
 
-def _measured(store: Store, hour: str, rows: int, rules: Sequence[GateRule]) -> Measured:
+def _measured(paths: Sequence[str], rows: int, rules: Sequence[GateRule]) -> Measured:
     """What an hour holds. Its rows are read once, and only when its files are as declared."""
-    paths = store.files("events", [hour])
     problems = check_files(paths, rows)
     if problems:
         return Measured(0, {}, problems)
-    events = ds.dataset(paths, schema=optional(EVENTS), format="parquet")
+    events = ds.dataset(list(paths), schema=optional(EVENTS), format="parquet")
     return measure_hour(events.scanner(columns=columns_of(rules)).to_batches(), rules)
 
 
@@ -76,9 +75,10 @@ def _judged(
     history = _history(store, hours[0])
     before = _accepted_before(store, hours)
     final = {rule.name for rule in rules if not KINDS[rule.kind].acceptable}
+    files = store.files_by_hour("events", hours)
     verdicts: dict[str, list[GateResult]] = {}
     for hour in hours:
-        results = judge_hour(hour, _measured(store, hour, rows[hour], rules), history, rules)
+        results = judge_hour(hour, _measured(files[hour], rows[hour], rules), history, rules)
         verdicts[hour] = [
             result if result.gate in final else _with_acceptance(result, accept, before)
             for result in results

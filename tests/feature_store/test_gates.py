@@ -66,7 +66,7 @@ def test_volume_is_judged_by_its_ratio(shown: int, level: str) -> None:
     result = judged(shown, shown // 5, week(1000))["volume"]
     assert (result.level, result.value, result.expected) == (level, shown, 1000)
     if level == "fail":
-        assert f"volume of {HOUR} is {shown}" in result.message
+        assert f"volume of {HOUR} is {shown:,}" in result.message
         assert "0.1 to 10 times" in result.message
 
 
