@@ -184,6 +184,20 @@ def test_counts_are_those_of_a_plain_loop() -> None:
     assert counts["scene_drift"]["(null)"] == scenes.count(None)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "outside"),
+    [({"minimum": 0}, 3), ({"above": 0}, 4), ({"maximum": 1}, 3), ({"above": 0, "maximum": 1}, 5),
+     ({}, 2)],
+)  # fmt: skip
+def test_bounds_of_a_range(bounds: dict[str, float], outside: int) -> None:
+    """`above` leaves its own value out; what is not finite is outside of any range."""
+    keys = {"kind": "range", "column": "value", "description": "values", **bounds}
+    rules = parse_gates({"rules": {"values": keys}})
+    values = [-1.0, 0.0, 0.5, 1.0, 2.0, float("inf"), float("nan"), None]
+    batch = pa.RecordBatch.from_pydict({"action": ["order"] * 8, "value": values})
+    assert measure_hour([batch], rules).counts["values"] == {"rows": 7, "hits": outside}
+
+
 def test_an_empty_batch_holds_nothing() -> None:
     nothing = pa.RecordBatch.from_pylist([], optional(EVENTS)).select(columns_of(RULES))
     assert measure_hour([nothing], RULES).shown == 0
