@@ -24,7 +24,14 @@ DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
 
 
 class RefusedError(RuntimeError):
-    """A gate, or a stage before, does not let this run go on (exit status 3)."""
+    """A gate, or a stage before, does not let this run go on (exit status 3).
+
+    ``mlflow_run_url`` is where to see why, if anywhere.
+    """
+
+    def __init__(self, message: str, mlflow_run_url: str | None = None) -> None:
+        super().__init__(message)
+        self.mlflow_run_url = mlflow_run_url
 
 
 @dataclass
@@ -99,5 +106,7 @@ def _end(job: str, started: float, code: int, status: str, error: Exception) -> 
     message = f"{error}" if f"{error}" else type(error).__name__
     print(f"[{job}] {status}: {message}", file=sys.stderr, flush=True)
     seconds = round(time.monotonic() - started, 2)
-    print(Summary(job, status=status, seconds=seconds, message=message).line(), flush=True)
+    url = error.mlflow_run_url if isinstance(error, RefusedError) else None
+    summary = Summary(job, status=status, seconds=seconds, message=message, mlflow_run_url=url)
+    print(summary.line(), flush=True)
     return code
