@@ -64,6 +64,7 @@ class FeatureView:
         rates: ratios derived on reading, per window.
         recency: actions whose last time is kept, as a timestamp; the age is derived on reading.
         windows: in hours.
+        ttl_hours: a row older than this at the time of a request counts as absent.
     """
 
     name: str
@@ -74,6 +75,7 @@ class FeatureView:
     recency: tuple[str, ...] = ("impression", "click")
     windows: tuple[int, ...] = DAY_WINDOWS
     owner: str = "ranking"
+    ttl_hours: int = 48
 
     @property
     def counts_table(self) -> str:
