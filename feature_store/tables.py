@@ -259,7 +259,7 @@ class Store:
         where: Mapping[str, str] | None = None,
         snapshot_id: int | None = None,
     ) -> list[str]:
-        """The data files of ``hours`` at a snapshot (the current one by default), in order.
+        """The data files of ``hours`` at a snapshot (the current one by default), by hour.
 
         Args:
             where: further partition values, e.g. ``{"evaluation": "hourly"}``.
@@ -270,7 +270,8 @@ class Store:
         for column, value in (where or {}).items():
             condition = And(condition, EqualTo(column, value))
         scan = self.iceberg(name).scan(row_filter=condition, snapshot_id=snapshot_id)
-        return sorted(task.file.file_path.removeprefix("file://") for task in scan.plan_files())
+        planned = ((str(t.file.partition[0]), t.file.file_path) for t in scan.plan_files())
+        return [path.removeprefix("file://") for _, path in sorted(planned)]
 
     def snapshot_id(self, name: str) -> int | None:
         """The table's current snapshot, None while it is empty."""
