@@ -26,17 +26,18 @@ def open_store(folder: Path) -> Store:
     return Store(str(folder / "warehouse"), f"sqlite:///{folder}/catalog.db")
 
 
-def publish(store: Store, table: str, hours: Sequence[str], rows: Sequence[Mapping[str, Any]],
-            token: str = "test") -> None:  # fmt: skip
+def publish(
+    store: Store, table: str, hours: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> None:
     """Commit ``rows`` of a table, by their hour; hours without rows are complete and empty."""
-    store.ledger.take_fence("test", hours, token)
+    store.ledger.take_fence("test", hours, "test")
     staged, schema = Staged(table), optional(TABLES[table].schema)
     for hour in hours:
         writer = HourWriter(store, table, hour)
         mine = [dict(row) for row in rows if row["hour"] == hour]
         writer.write(pa.Table.from_pylist(mine, schema=schema))
         writer.close(staged)
-    store.commit(staged, Writer("test", token))
+    store.commit(staged, Writer("test", "test"))
 
 
 def feature_rows(
@@ -44,10 +45,8 @@ def feature_rows(
 ) -> list[dict[str, Any]]:
     """Random rows of a view: some keys change in some hours, and a base repeats every key's row."""
     draw = random.Random(f"{seed}|{view.name}")
-    keys = [(first, second) for first in NAMES for second in NAMES][: 25 if len(view.keys) > 1 else
-                                                                   None]  # fmt: skip
-    if len(view.keys) == 1:
-        keys = [(first, "") for first in NAMES]
+    others = NAMES if len(view.keys) > 1 else ("",)
+    keys = [(first, second) for first in NAMES for second in others]
     bases, newest, rows = set(base_hours(hours, ZONE)), {}, []
     for hour in hours:
         as_of = hr.start_of(hr.add(hour, 1))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from feature_store import hours as hr
 from feature_store import services
 from feature_store.historical import FrameError, get_historical_features, newest_features
-from feature_store.schemas import TIMESTAMP
+from feature_store.schemas import SAMPLES, TIMESTAMP, optional
 from feature_store.services import FeatureService, feature_service
 from feature_store.tables import Store, StoreError
-from feature_store.views import VIEWS, FeatureView
+from feature_store.training_set import content_digest
+from feature_store.views import VIEWS, FeatureView, window_name
 from feature_store.windows import sample_matrix
 from tests.feature_store.published import NAMES, START, ZONE, open_store, publish, world
 
@@ -31,20 +32,37 @@ KEYS = RANKING.key_columns()
 MICRO = dt.timedelta(microseconds=1)
 Rows = dict[str, list[dict[str, Any]]]
 
+
+def item(hour: int, price: float | None, kind: str | None, minute: int = 0) -> dict[str, Any]:
+    """What arrived of item ``a`` in the given hour of the store."""
+    return {
+        "item_id": "a",
+        "valid_from": hr.start_of(START) + dt.timedelta(minutes=minute),
+        "category": "c",
+        "numeric": [("price", price)] if price is not None else [],
+        "categorical": [("video_type", kind)] if kind is not None else [],
+        "hour": hr.add(START, hour),
+    }
+
+
+# Of one hour the newest `valid_from` counts, whichever comes first in the file.
+ITEMS = [item(0, 3.0, None), item(2, 5.0, "video", minute=9), item(2, 4.0, "photo", minute=5)]
+
 name = st.sampled_from([*NAMES, "unknown", None])
 # Around the hours, because what is published at an instant counts, and a microsecond later does not
 moment = st.tuples(
     st.integers(-3, HOURS), st.sampled_from([0, 1, 1_799_000_000, 3_599_999_999])
 ).map(lambda at: hr.start_of(START) + dt.timedelta(hours=at[0], microseconds=at[1]))
 asked_row = st.tuples(*([name] * len(KEYS)), moment)
-frames = st.lists(asked_row, min_size=1, max_size=12)
+frames = st.lists(asked_row, min_size=1, max_size=60)
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Rows]]:
     store, rows = world(tmp_path_factory.mktemp("published"), HOURS, seed=5)
-    for table in ("users", "items", "rooms"):
+    for table in ("users", "rooms"):
         publish(store, table, [START], [])
+    publish(store, "items", [START, hr.add(START, 2)], ITEMS)
     yield store, rows
     store.close()
 
@@ -55,6 +73,11 @@ def frame(rows: list[tuple[Any, ...]]) -> pa.Table:
     times = pa.array(columns[len(KEYS)], TIMESTAMP)
     brought = {c: pa.nulls(len(rows), pa.string()) for c in ("scene", "category", "target_type")}
     return pa.table({**brought, **keys, "event_time": times, "row": range(len(rows))})
+
+
+def same(one: pa.Table, other: pa.Table) -> bool:
+    """Equal to the bit, an age that never was (NaN) included."""
+    return content_digest(one) == content_digest(other)
 
 
 def naive(view: FeatureView, rows: Rows, asked: dict[str, Any]) -> np.ndarray:
@@ -82,19 +105,20 @@ def check(store: Store, rows: Rows, asked: pa.Table, service: FeatureService) ->
     assert found.num_rows == asked.num_rows
     assert found.select(asked.column_names).equals(asked), "its rows, in its order"
     for view in service.feature_views():
-        columns = found.select(service.served(view)).to_pydict()
-        got = np.array(list(columns.values()), np.float32).T
-        expected = [naive(view, rows, row) for row in asked.to_pylist()]
+        served = service.served(view)
+        places = [view.sample_columns().index(column) for column in served]
+        got = np.array(list(found.select(served).to_pydict().values()), np.float32).T
+        expected = [naive(view, rows, row)[places] for row in asked.to_pylist()]
         assert np.array_equal(got, np.stack(expected), equal_nan=True), view.name
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=frames)
 def test_history_equals_a_loop(published: tuple[Store, Rows], asked: list[tuple]) -> None:
     check(*published, frame(asked), RANKING)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=frames, ttl=st.sampled_from([0, 1, 5, 23, 24]))
 def test_a_row_past_its_ttl_is_absent(
     published: tuple[Store, Rows], asked: list[tuple], ttl: int
@@ -103,3 +127,149 @@ def test_a_row_past_its_ttl_is_absent(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "VIEWS", short)
         check(*published, frame(asked), feature_service("user_profile"))
+
+
+def test_without_bases_the_newest_of_the_first_hours_is_found(
+    published: tuple[Store, Rows],
+) -> None:
+    """Every instant of the store's first and last day, for every key: nothing is overlooked."""
+    store, rows = published
+    moments = [hr.start_of(hr.add(START, hour)) for hour in range(0, HOURS + 1, 3)]
+    asked = frame([(n, n, n, n, m) for m in moments for n in NAMES])
+    check(store, rows, asked, feature_service("item_statistics"))
+
+
+def test_attributes_are_those_that_had_arrived(published: tuple[Store, Rows]) -> None:
+    at = [hr.start_of(START) + dt.timedelta(minutes=minutes) for minutes in (59, 60, 179, 180)]
+    asked = frame([("a", "a", "a", "a", moment) for moment in at])
+    found = get_historical_features(
+        published[0], asked, feature_service("item_statistics"), time_zone=ZONE
+    )
+    assert found["item_price"].to_pylist() == [None, 3.0, 3.0, 5.0]
+    assert found["item_video_type"].to_pylist() == [None, None, None, "video"]
+    assert found["item_duration_s"].to_pylist() == [None] * 4
+
+
+def test_a_service_is_its_columns_in_order(published: tuple[Store, Rows]) -> None:
+    asked = frame([("a", None, "b", "unknown", hr.start_of(hr.add(START, 30)))])
+    found = get_historical_features(published[0], asked, RANKING, time_zone=ZONE)
+    added = found.column_names[len(asked.column_names) :]
+    assert added == [c for c in RANKING.columns() if c not in asked.column_names]
+    declared = optional(SAMPLES)
+    assert [found.schema.field(c).type for c in added] == [declared.field(c).type for c in added]
+
+
+def test_the_clock_is_the_business_days(published: tuple[Store, Rows]) -> None:
+    sunday_evening = dt.datetime(2026, 11, 8, 17, 59, tzinfo=dt.UTC)  # Monday 01:59 in Shanghai
+    asked = frame([(None, None, None, None, sunday_evening)])
+    found = get_historical_features(published[0], asked, RANKING, time_zone=ZONE)
+    assert found.select(["hour_of_day", "day_of_week"]).to_pylist() == [
+        {"hour_of_day": 1.0, "day_of_week": 0.0}
+    ]
+
+
+def test_windows_can_be_chosen(published: tuple[Store, Rows]) -> None:
+    view = VIEWS[0]
+    chosen = window_name(view.windows[1])
+    narrow = FeatureService("narrow", "", "test", views=(view.name,), windows=(chosen,))
+    columns = narrow.columns()
+    others = {window_name(w) for w in view.windows} - {chosen}
+    assert len(columns) == len(view.actions) + len(view.rates) + len(view.recency)
+    assert not [c for c in columns if c.endswith(tuple(f"_{w}" for w in others))]
+    asked = frame([("a", "a", "a", "a", hr.start_of(hr.add(START, 40)))])
+    check(*published, asked, narrow)
+
+
+def test_a_frame_of_pandas(published: tuple[Store, Rows]) -> None:
+    service = feature_service("user_profile")
+    asked = frame([(n, n, n, n, hr.start_of(hr.add(START, 40))) for n in ("b", "a", None)])
+    expected = get_historical_features(published[0], asked, service, time_zone=ZONE)
+    frames = asked.to_pandas()
+    frames.index = [7, 7, 3]  # an index says nothing
+    found = get_historical_features(published[0], frames, service, time_zone=ZONE)
+    assert same(found.select(service.columns()), expected.select(service.columns()))
+
+
+FAULTS = {
+    "needs the columns ['user_id', 'event_time']": lambda t: t.drop_columns(
+        ["user_id", "event_time"]
+    ),
+    "key column 'user_id' is int64; keys are texts": lambda t: t.set_column(
+        t.schema.get_field_index("user_id"), "user_id", pa.array([7])
+    ),
+    "'event_time' is timestamp[us]; make it a timestamp with a time zone": lambda t: t.set_column(
+        t.schema.get_field_index("event_time"), "event_time",
+        pc.cast(t["event_time"], pa.timestamp("us")),
+    ),
+    "'event_time' is null in 1 rows": lambda t: t.set_column(
+        t.schema.get_field_index("event_time"), "event_time", pa.nulls(1, TIMESTAMP)
+    ),
+    "columns named as features, ['user_activity']": lambda t: t.append_column(
+        "user_activity", pa.nulls(1, pa.string())
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_frame_that_cannot_be_answered(published: tuple[Store, Rows], said: str) -> None:
+    asked = FAULTS[said](frame([("a", "a", "a", "a", hr.start_of(START))]))
+    with pytest.raises(FrameError) as refusal:
+        get_historical_features(
+            published[0], asked, feature_service("user_profile"), time_zone=ZONE
+        )
+    assert said in str(refusal.value)
+
+
+def test_features_that_are_not_published_are_not_guessed(published: tuple[Store, Rows]) -> None:
+    late = hr.add(START, HOURS + 2)
+    asked = frame([("a", "a", "a", "a", hr.start_of(late))])
+    with pytest.raises(StoreError, match=f"features_user of {hr.add(START, HOURS)} is not publish"):
+        get_historical_features(
+            published[0], asked, feature_service("user_profile"), time_zone=ZONE
+        )
+
+
+def test_an_empty_frame(published: tuple[Store, Rows]) -> None:
+    asked = frame([("a", "a", "a", "a", hr.start_of(START))]).slice(0, 0)
+    found = get_historical_features(published[0], asked, RANKING, time_zone=ZONE)
+    assert (found.num_rows, found.column_names[-1]) == (0, RANKING.columns()[-1])
+
+
+# -- the newest -----------------------------------------------------------------------------------
+
+
+def test_the_newest_are_those_of_the_last_published_hour(published: tuple[Store, Rows]) -> None:
+    service = feature_service("item_statistics")
+    keys = pa.table({"item_id": ["b", "unknown", None, "a", "b"], "shelf": [1, 2, 3, 4, 5]})
+    found = newest_features(published[0], keys, service)
+    assert found.column_names == ["item_id", "shelf", "as_of", *service.columns()]
+    end = hr.start_of(hr.add(START, HOURS))
+    assert found["as_of"].to_pylist() == [end] * 5
+    times = pa.array([end] * 5, TIMESTAMP)
+    asked = keys.append_column("event_time", times)
+    history = get_historical_features(published[0], asked, service, time_zone=ZONE)
+    assert same(found.select(service.columns()), history.select(service.columns()))
+    assert found["item_price"].to_pylist() == [None, None, None, 5.0, None]
+
+
+def test_an_hour_that_not_every_view_has_is_not_the_newest(tmp_path: Path) -> None:
+    """Nor is one that its gate refused; and the hour asked for is the one that is read."""
+    store, _ = world(tmp_path, 3, seed=1)
+    service = FeatureService("two", "", "test", views=(VIEWS[0].name, VIEWS[1].name))
+    keys = pa.table({key: ["a"] for key in service.key_columns()})
+    publish(store, VIEWS[0].features_table, [hr.add(START, 3)], [])
+    newest = newest_features(store, keys, service)["as_of"].to_pylist()
+    assert newest == [hr.start_of(hr.add(START, 3))]
+    store.ledger.validate(VIEWS[1].features_table, {hr.add(START, 2): False})
+    newest = newest_features(store, keys, service)["as_of"].to_pylist()
+    assert newest == [hr.start_of(hr.add(START, 2))]
+    chosen = newest_features(store, keys, service, as_of=hr.add(START, 1))["as_of"].to_pylist()
+    assert chosen == [hr.start_of(hr.add(START, 1))]
+    with pytest.raises(StoreError, match="is not published"):
+        newest_features(store, keys, service, as_of=hr.add(START, 9))
+    store.close()
+    (tmp_path / "empty").mkdir()
+    empty = open_store(tmp_path / "empty")
+    with pytest.raises(StoreError, match="has no published features"):
+        newest_features(empty, keys, service)
+    empty.close()
