@@ -41,12 +41,12 @@ def publish(
 
 
 def feature_rows(
-    view: FeatureView, hours: Sequence[str], seed: int, change: float = 0.1
+    view: FeatureView, hours: Sequence[str], seed: int, names: Sequence[str], change: float
 ) -> list[dict[str, Any]]:
     """Random rows of a view: some keys change in some hours, and a base repeats every key's row."""
     draw = random.Random(f"{seed}|{view.name}")
-    others = NAMES if len(view.keys) > 1 else ("",)
-    keys = [(first, second) for first in NAMES for second in others]
+    others = names if len(view.keys) > 1 else ("",)
+    keys = [(first, second) for first in names for second in others]
     bases, newest, rows = set(base_hours(hours, ZONE)), {}, []
     for hour in hours:
         as_of = hr.start_of(hr.add(hour, 1))
@@ -63,10 +63,15 @@ def feature_rows(
     return rows
 
 
-def world(folder: Path, count: int, seed: int) -> tuple[Store, dict[str, list[dict[str, Any]]]]:
-    """A store with ``count`` hours of all features tables, and its rows by view."""
+def world(
+    folder: Path, count: int, seed: int, names: Sequence[str] = NAMES, change: float = 0.1
+) -> tuple[Store, dict[str, list[dict[str, Any]]]]:
+    """A store with ``count`` hours of all features tables, and its rows by view.
+
+    ``change`` is a key's chance of new counts in an hour.
+    """
     store, hours = open_store(folder), hr.hour_range(START, hr.add(START, count - 1))
-    rows = {view.name: feature_rows(view, hours, seed) for view in VIEWS}
+    rows = {view.name: feature_rows(view, hours, seed, names, change) for view in VIEWS}
     for view in VIEWS:
         publish(store, view.features_table, hours, rows[view.name])
     return store, rows
