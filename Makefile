@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop status test e2e faults lint format clean
+.PHONY: help setup run start stop status test e2e faults lint format catalog clean
 
 PYTHON ?=
 SOURCE ?= simulator
@@ -56,6 +56,9 @@ lint: setup ## Lint and types only
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+catalog: setup ## Write feature_store/CATALOG.md from the feature views
+	@$(BIN)/python -m feature_store.catalog > feature_store/CATALOG.md
 
 clean: ## Delete caches; with STATE=yes also what SOURCE has made (stops nothing)
 	@find . -path ./.venv -prune -o -path ./.rankmill -prune -o -type d \( -name __pycache__ -o -name .ruff_cache -o -name .mypy_cache -o -name .pytest_cache -o -name .hypothesis \) -prune -exec rm -rf {} +

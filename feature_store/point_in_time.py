@@ -23,7 +23,15 @@ from pyspark.sql import functions as F  # noqa: N812
 from feature_store import hours as hr
 from feature_store.schemas import SAMPLES
 from feature_store.spark_io import meet
-from feature_store.transforms import KEYS, PACKED, as_bytes, from_bytes, hour_text, keyed
+from feature_store.transforms import (
+    KEY_COLUMNS,
+    KEYS,
+    PACKED,
+    as_bytes,
+    from_bytes,
+    hour_text,
+    keyed,
+)
 from feature_store.views import ATTRIBUTES, VIEWS, AttributeView, FeatureView
 from feature_store.windows import HOUR_MICROS, Ints, epoch_hour, key_codes, sample_matrix
 
@@ -157,7 +165,7 @@ def _requests(shown: DataFrame) -> DataFrame:
     """One lookup per impression and view whose keys it has."""
     narrow = shown.select(
         "event_id", "hour", F.unix_micros("as_of").alias("as_of"),
-        "user_id", "item_id", "room_id", "category",
+        *KEY_COLUMNS,
     )  # fmt: skip
     behaviour = keyed(narrow).select("event_id", "hour", "as_of", *KEYS)
     places = [
@@ -246,7 +254,7 @@ def build_samples(
     them together when an hour's rows are written.
 
     Args:
-        shown: result of :func:`impressions`, with ``category``.
+        shown: result of :func:`impressions`, with its derived keys.
         features: rows of ``transforms.FEATURE_ROWS``.
         attributes: rows of ``KNOWN_ATTRIBUTES``.
     """

@@ -257,11 +257,16 @@ PROMOTIONS: Final = with_hour(  # `hour` is the decision hour
 
 
 def _counts(view: FeatureView) -> pa.Schema:
-    """One row per key, half-hour of arrival and action: exact integer sums."""
+    """One row per key, half-hour of arrival and action: exact integer sums.
+
+    Of a day: one row per key and action, `tile` its first half-hour and `hour` its last hour; valid
+    only while its content hash is the one of the day's hours.
+    """
     return with_hour(
         pa.schema(
             [
                 *(_field(key, pa.string(), required=True) for key in view.keys),
+                _field("key_hash", pa.int64(), required=True),
                 _field("tile", TIMESTAMP, required=True),
                 _field("action", pa.string(), required=True),
                 _field("n", pa.int64(), required=True),
@@ -302,6 +307,7 @@ TABLES: Final[dict[str, TableSpec]] = {
     "samples": TableSpec(SAMPLES),
     "outcomes": TableSpec(OUTCOMES),
     **{view.counts_table: TableSpec(_counts(view)) for view in VIEWS},
+    **{view.day_counts_table: TableSpec(_counts(view)) for view in VIEWS},
     **{view.features_table: TableSpec(_features(view)) for view in VIEWS},
     "evaluations": TableSpec(EVALUATIONS, ("hour", "evaluation")),
     "evaluation_groups": TableSpec(EVALUATION_GROUPS, ("hour", "evaluation")),

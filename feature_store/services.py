@@ -90,8 +90,7 @@ class FeatureService:
         if self.windows is None:
             return view.sample_columns()
         left_out = {window_name(w) for w in view.windows} - set(self.windows)
-        endings = tuple(f"_{name}" for name in left_out)
-        return tuple(c for c in view.sample_columns() if not c.endswith(endings))
+        return tuple(c for c in view.sample_columns() if left_out.isdisjoint(c.split("_")))
 
     def dense(self) -> tuple[str, ...]:
         """The dense columns, in the order of ``dense_columns``."""

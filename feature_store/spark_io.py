@@ -25,6 +25,7 @@ from pyspark.sql.types import StructType
 
 from feature_store.schemas import TABLES, optional
 from feature_store.staged import Staged
+from feature_store.tiles import ROW_GROUP
 
 if TYPE_CHECKING:  # workers import this module: the catalog's packages would cost each a second
     from feature_store.tables import Store
@@ -186,7 +187,8 @@ def _write_file(
     # A fresh name: an attempt that Spark repeats must not overwrite what another one returned.
     path = Path(folder) / f"{place['hour']}-{uuid.uuid4().hex}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows.select(schema.names).cast(schema), path, compression="zstd")
+    rows = rows.select(schema.names).cast(schema)
+    pq.write_table(rows, path, compression="zstd", row_group_size=ROW_GROUP)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"path": str(path), "rows": rows.num_rows, "digest": digest}

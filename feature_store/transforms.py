@@ -1,45 +1,44 @@
 """Feature views to Spark: events to counts, counts to features, for all views in one pass.
 
-Spark moves rows to where they meet and sums them; the arithmetic of windows runs on whole
-partitions in ``windows``, since plans of hundreds of columns are slow to compile and slower to
-run. Rows of all views share one frame: ``view`` is the view's place in ``VIEWS``, ``k1`` and
-``k2`` its keys.
+Spark moves rows to where they meet and sums them. Rows of all views share one frame: ``view`` is
+the view's place in ``VIEWS``, ``k1`` and ``k2`` are its keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
-from feature_store import hours as hr
-from feature_store.spark_io import meet
-from feature_store.views import VALUE_ACTIONS, VIEWS, FeatureView
-from feature_store.windows import HOUR_MICROS, timestamps, window_features
+from feature_store.extraction import Part, Unit, work
+from feature_store.views import BOTS, DERIVED_KEYS, VALUE_ACTIONS, VIEWS, BotRule, FeatureView
 
 __all__ = [
     "FEATURE_ROWS",
     "KEYS",
+    "KEY_COLUMNS",
     "PACKED",
-    "TILES",
+    "TILE_COLUMNS",
     "as_bytes",
     "count_tiles",
-    "extract_windows",
+    "derived_columns",
+    "entity_schema",
     "from_bytes",
     "hour_text",
     "keyed",
     "latest_before",
+    "run_units",
+    "stacked_entities",
     "stacked_features",
-    "stacked_tiles",
-    "unpack_features",
     "unpack_tiles",
-    "with_category",
+    "with_derived_keys",
+    "without_bots",
 ]
 
 KEYS: Final = ("view", "k1", "k2")
@@ -47,13 +46,13 @@ PACKED: Final = "packed"
 """A view's stored values as bytes: int64 counts, then last times in microseconds (0 = never). Spark
 copies bytes as they are, where it would convert an array element by element."""
 
-_KEY_SCHEMA: Final = "view int, k1 string, k2 string"
-TILES: Final = (
-    f"{_KEY_SCHEMA}, tile timestamp, action string, n bigint, total bigint, last_at timestamp, "
-    "hour string"
-)
-FEATURE_ROWS: Final = f"{_KEY_SCHEMA}, as_of bigint, {PACKED} binary, hour string"
+FEATURE_ROWS: Final = f"view int, k1 string, k2 string, as_of bigint, {PACKED} binary, hour string"
+TILE_COLUMNS: Final = ("key_hash", "tile", "action", "n", "total", "last_at")
+KEY_COLUMNS: Final = tuple(dict.fromkeys(key for view in VIEWS for key in view.keys))
+"""Every column that some view is keyed by."""
+
 _NO_KEY: Final = ""
+_MAP_PREFIX: Final = "categorical."
 
 
 def hour_text(column: Column) -> Column:
@@ -77,22 +76,23 @@ def latest_before(entities: DataFrame, key: str) -> DataFrame:
     )
 
 
-def with_category(
-    events: DataFrame, items: DataFrame, rooms: DataFrame, small: bool = False
+def with_derived_keys(
+    events: DataFrame, entities: Mapping[str, DataFrame], small: bool = False
 ) -> DataFrame:
-    """``events`` plus ``category``: its item's, else its room's, as known in the event's hour.
+    """``events`` plus a column per ``DERIVED_KEYS``, as known in the event's hour.
 
     Grain: unchanged, one row per event.
 
     Args:
-        items, rooms: have their key, ``category``, ``valid_from`` and ``hour``.
-        small: whether both fit into every task's memory, so that the events need not move.
+        entities: by table; its key, the columns of :func:`derived_columns` and ``valid_from``,
+            ``hour``.
+        small: whether all fit into every task's memory, so that the events need not move.
     """
     joined = events
-    for entities, key in ((items, "item_id"), (rooms, "room_id")):
-        known = latest_before(entities, key).select(
+    for table, (key, columns) in derived_columns().items():
+        known = latest_before(entities[table], key).select(
             F.col(key).alias("_key"),
-            F.col("category").alias(f"_{key}_category"),
+            *(F.col(column).alias(f"_{table}_{column}") for column in columns),
             "known_from",
             "known_to",
         )
@@ -101,8 +101,74 @@ def with_category(
         joined = joined.join(known, (F.col(key) == F.col("_key")) & valid, "left").drop(
             "_key", "known_from", "known_to"
         )
-    category = F.coalesce("_item_id_category", "_room_id_category")
-    return joined.withColumn("category", category).drop("_item_id_category", "_room_id_category")
+    found = {
+        derived.name: F.coalesce(
+            *(F.col(f"_{table}_{_plain(column)}") for table, _, column in derived.lookups)
+        )
+        for derived in DERIVED_KEYS
+    }
+    looked_up = [f"_{t}_{c}" for t, (_, columns) in derived_columns().items() for c in columns]
+    return joined.withColumns(found).drop(*looked_up)
+
+
+def derived_columns() -> dict[str, tuple[str, list[str]]]:
+    """What ``DERIVED_KEYS`` look up: by entity table its key and the columns, maps resolved."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for derived in DERIVED_KEYS:
+        for table, key, column in derived.lookups:
+            found.setdefault(table, (key, []))[1].append(_plain(column))
+    return found
+
+
+def _plain(column: str) -> str:
+    return column.removeprefix(_MAP_PREFIX)
+
+
+def stacked_entities(rows: pa.Table, table: str) -> pa.Table:
+    """Rows of an entity table with the columns that :func:`with_derived_keys` needs of them."""
+    key = derived_columns()[table][0]
+    columns = {name: rows[name] for name in (key, "valid_from", "hour")}
+    for derived in DERIVED_KEYS:
+        for of, _, column in derived.lookups:
+            if of != table:
+                continue
+            name = _plain(column)
+            if column == name:
+                columns[name] = rows[name]
+            else:
+                entries = rows["categorical"].combine_chunks()
+                columns[name] = pc.map_lookup(entries, name, "first")
+    return pa.table(columns)
+
+
+def entity_schema(table: str) -> str:
+    """The Spark schema of :func:`stacked_entities`."""
+    key, columns = derived_columns()[table]
+    texts = ", ".join(f"{column} string" for column in columns)
+    return f"{key} string, valid_from timestamp, hour string, {texts}"
+
+
+def without_bots(events: DataFrame, rule: BotRule = BOTS) -> DataFrame:
+    """Events of users who, in the hour of arrival, behave as ``rule`` says that people do not.
+
+    Grain: unchanged, one row per event that is left.
+    """
+    of_user = Window.partitionBy("user_id", "hour")
+
+    def count(action: str) -> Column:
+        return F.sum(F.when(F.col("action") == action, 1).otherwise(0)).over(of_user)
+
+    shown, clicked = F.col("_shown"), F.col("_clicked")
+    eager = (shown >= rule.min_impressions) & (clicked > shown * rule.max_click_rate)
+    counted = events.withColumns(
+        {
+            "_events": F.count(F.lit(1)).over(of_user),
+            "_shown": count("impression"),
+            "_clicked": count("click"),
+        }
+    )
+    people = counted.where((F.col("_events") <= rule.max_events) & ~eager)
+    return people.drop("_events", "_shown", "_clicked")
 
 
 def keyed(rows: DataFrame, when: Sequence[Column | None] = (None,) * len(VIEWS)) -> DataFrame:
@@ -128,7 +194,7 @@ def count_tiles(events: DataFrame) -> DataFrame:
     """Exact integer sums of all views.
 
     Grain: one row per view, key, half-hour of arrival (``tile``) and action. Events without one of
-    a view's keys do not count for it.
+    a view's keys do not count for it, nor do those of bots.
     """
     counted = [F.col("action").isin(list(view.actions)) for view in VIEWS]
     unit = F.lit(1)
@@ -137,9 +203,9 @@ def count_tiles(events: DataFrame) -> DataFrame:
     valued = F.col("action").isin(list(VALUE_ACTIONS))
     total = F.when(valued, F.round(F.coalesce("value", F.lit(0.0)) * unit)).otherwise(F.lit(0.0))
     tile = F.timestamp_seconds(F.floor(F.unix_seconds("ingested_at") / 1800) * 1800)
-    narrow = events.select(
-        "user_id", "item_id", "room_id", "category", "action", "hour", "event_time",
-        tile.alias("tile"), total.cast("long").alias("total"),
+    narrow = without_bots(events).select(
+        *KEY_COLUMNS, "action", "hour", "event_time", tile.alias("tile"),
+        total.cast("long").alias("total"),
     )  # fmt: skip
     return (
         keyed(narrow, counted)
@@ -149,14 +215,9 @@ def count_tiles(events: DataFrame) -> DataFrame:
             F.sum("total").alias("total"),
             F.max("event_time").alias("last_at"),
         )
-        .select(*KEYS, "tile", "action", "n", "total", "last_at", "hour")
+        .withColumn("key_hash", F.xxhash64("k1", "k2"))
+        .select("view", "k1", "k2", *TILE_COLUMNS, "hour")
     )
-
-
-def stacked_tiles(rows: pa.Table, view: int) -> pa.Table:
-    """Rows of a view's counts table as rows of ``TILES``."""
-    columns = {name: rows[name] for name in ("tile", "action", "n", "total", "last_at", "hour")}
-    return pa.table({**_stacked_keys(rows, view), **columns})
 
 
 def stacked_features(rows: pa.Table, view: int) -> pa.Table:
@@ -185,50 +246,41 @@ def _stacked_keys(rows: pa.Table, view: int) -> dict[str, pa.Array | pa.ChunkedA
     }
 
 
-def _own_keys(rows: pa.Table, view: FeatureView) -> dict[str, pa.ChunkedArray]:
-    return dict(zip(view.keys, (rows["k1"], rows["k2"]), strict=False))
+def run_units(spark: SparkSession, units: Sequence[Unit]) -> list[tuple[Unit, Part]]:
+    """Have the tasks do ``units``; what they wrote, by unit and hour. Nothing is visible yet."""
+    if not units:
+        return []
+
+    def do(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for entry in batch.to_pylist():
+                found = [
+                    {"unit": entry["unit"], "hour": part.hour, "path": part.path,
+                     "rows": part.rows, "digest": f"{part.digest:032x}"}
+                    for part in work(Unit.from_json(entry["what"]))
+                ]  # fmt: skip
+                yield pa.RecordBatch.from_pylist(found, schema=_PARTS)
+
+    listed = [(number, unit.to_json()) for number, unit in enumerate(units)]
+    # One task each: the default would put several heavy ones into one.
+    tasks = spark.sparkContext.parallelize(listed, len(listed))
+    done = spark.createDataFrame(tasks, "unit int, what string").mapInArrow(do, _PART_ROWS)
+    return [
+        (units[row.unit], Part(row.hour, row.path, row.rows, int(row.digest, 16)))
+        for row in sorted(done.collect())
+    ]
 
 
-def extract_windows(
-    tiles: DataFrame, first: str, last: str, base_hours: Sequence[str]
-) -> DataFrame:
-    """Windowed sums of every key that changed, see :func:`feature_store.windows.window_features`.
-
-    Grain: one row per view, key and ``as_of``, in partition ``hour`` = as_of - 1h.
-
-    Args:
-        tiles: counts of hours [first - MAX_WINDOW, last].
-        base_hours: hours of [first, last] that write every living key.
-    """
-
-    def partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pieces = list(batches)
-        if not pieces:
-            return
-        rows = pa.Table.from_batches(pieces)
-        for number, view in enumerate(VIEWS):
-            mine = rows.filter(pc.equal(rows["view"], number))
-            yield from _feature_rows(mine, number, view, first, last, base_hours).to_batches()
-
-    return meet(tiles.drop("tile"), KEYS).mapInArrow(partition, FEATURE_ROWS)
-
-
-def _feature_rows(
-    tiles: pa.Table, number: int, view: FeatureView, first: str, last: str, bases: Sequence[str]
-) -> pa.Table:
-    keys, as_of, values = window_features(tiles, view, first, last, bases, keys=("k1", "k2"))
-    distinct, position = np.unique(as_of, return_inverse=True)
-    names = pa.array([hr.add("1970-01-01T00", int(hour) - 1) for hour in distinct], pa.string())
-    return pa.table(
-        {
-            "view": pa.array(np.full(len(as_of), number, np.int32)),
-            "k1": keys["k1"],
-            "k2": keys["k2"],
-            "as_of": pa.array(as_of * HOUR_MICROS),
-            PACKED: as_bytes(values),
-            "hour": names.take(pa.array(position)),
-        }
-    )
+_PART_ROWS: Final = "unit int, hour string, path string, rows bigint, digest string"
+_PARTS: Final = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("hour", pa.string()),
+        ("path", pa.string()),
+        ("rows", pa.int64()),
+        ("digest", pa.string()),
+    ]
+)
 
 
 def as_bytes(matrix: npt.NDArray[np.int64] | npt.NDArray[np.float32]) -> pa.BinaryArray:
@@ -249,21 +301,6 @@ def from_bytes(rows: pa.Array, kind: type[np.generic], width: int) -> npt.NDArra
 
 
 def unpack_tiles(rows: pa.Table, view: FeatureView) -> pa.Table:
-    """Rows of ``TILES`` in the declared columns of a view's counts table."""
-    columns = {name: rows[name] for name in ("tile", "action", "n", "total", "last_at", "hour")}
-    return pa.table({**_own_keys(rows, view), **columns})
-
-
-def unpack_features(rows: pa.Table, view: FeatureView) -> pa.Table:
-    """Rows of ``FEATURE_ROWS`` in the declared columns of a view's features table."""
-    width = len(view.count_columns()) + len(view.recency)
-    values = from_bytes(rows[PACKED].combine_chunks(), np.int64, width)
-    split = len(view.count_columns())
-    counted = dict(zip(view.count_columns(), values[:, :split].T, strict=True))
-    times = {
-        name: timestamps(np.ascontiguousarray(column), never=0)
-        for name, column in zip(view.recency_columns(), values[:, split:].T, strict=True)
-    }
-    as_of = timestamps(rows["as_of"].to_numpy())
-    own = _own_keys(rows, view)
-    return pa.table({**own, "as_of": as_of, **counted, **times, "hour": rows["hour"]})
+    """Rows of ``count_tiles`` in the declared columns of a view's counts table."""
+    keys = dict(zip(view.keys, (rows["k1"], rows["k2"]), strict=False))
+    return pa.table({**keys, **{name: rows[name] for name in TILE_COLUMNS}, "hour": rows["hour"]})

@@ -16,19 +16,30 @@ import pyarrow.compute as pc
 
 from feature_store import hours as hr
 from feature_store.schemas import TIMESTAMP
-from feature_store.views import MAX_WINDOW, VALUE_ACTIONS, FeatureView, Rate
+from feature_store.views import (
+    TILE_MINUTES,
+    VALUE_ACTIONS,
+    FeatureView,
+    Rate,
+    Trend,
+)
 
 __all__ = [
     "HOUR_MICROS",
+    "TILES_PER_HOUR",
+    "TILE_MICROS",
     "Ints",
     "epoch_hour",
     "key_codes",
     "sample_matrix",
     "timestamps",
     "window_features",
+    "window_tiles",
 ]
 
 HOUR_MICROS: Final = 3_600_000_000
+TILE_MICROS: Final = TILE_MINUTES * 60_000_000
+TILES_PER_HOUR: Final = HOUR_MICROS // TILE_MICROS
 _EPOCH: Final = "1970-01-01T00"
 
 Ints = npt.NDArray[np.int64]
@@ -52,43 +63,48 @@ def key_codes(table: pa.Table, keys: Sequence[str]) -> Ints:
     return codes
 
 
-def _row_hours(tiles: pa.Table) -> Ints:
-    encoded = tiles["hour"].combine_chunks().dictionary_encode()
-    known = np.array([epoch_hour(h) for h in encoded.dictionary.to_pylist()], np.int64)
-    hours: Ints = known[encoded.indices.to_numpy()]
-    return hours
-
-
-class _Hourly(NamedTuple):
-    """Measures per key and hour of arrival, sorted by key, then hour; P pairs."""
+class _Tiled(NamedTuple):
+    """Measures per key and half-hour of arrival, sorted by key, then tile; P pairs."""
 
     code: Ints  # (P,)
-    hour: Ints  # (P,)
+    tile: Ints  # (P,) half-hours since the epoch
     running: Ints  # (P + 1, measures): sums of all pairs before
     latest: Ints  # (P, recency): newest event_time so far of the key, microseconds, 0 = never
 
 
-def _hourly(tiles: pa.Table, view: FeatureView, codes: Ints) -> _Hourly:
-    hours = _row_hours(tiles)
-    start, span = int(hours.min()), int(hours.max() - hours.min()) + 1
-    pairs, inverse = np.unique(codes * span + (hours - start), return_inverse=True)
-    action = tiles["action"].combine_chunks()
+def _tiled(tiles: pa.Table, view: FeatureView, codes: Ints) -> _Tiled:
+    numbers = pc.cast(tiles["tile"], pa.int64()).to_numpy() // TILE_MICROS
+    start, span = int(numbers.min()), int(numbers.max() - numbers.min()) + 1
+    pairs, inverse = np.unique(codes * span + (numbers - start), return_inverse=True)
+    places = dict(_rows_by_action(tiles))
     n, total = tiles["n"].to_numpy(), tiles["total"].to_numpy()
     sums = np.zeros((len(pairs), len(view.measures())), np.int64)
     for column, measure in enumerate(view.measures()):
         name = measure.removesuffix("_total")
-        chosen = pc.equal(action, name).to_numpy(zero_copy_only=False)
+        chosen = places.get(name, _NOTHING)
         amounts = total if measure != name else n
         np.add.at(sums[:, column], inverse[chosen], amounts[chosen])
     last_at = pc.cast(tiles["last_at"], pa.int64()).to_numpy()
     latest = np.zeros((len(pairs), len(view.recency)), np.int64)
     for column, name in enumerate(view.recency):
-        chosen = pc.equal(action, name).to_numpy(zero_copy_only=False)
+        chosen = places.get(name, _NOTHING)
         np.maximum.at(latest[:, column], inverse[chosen], last_at[chosen])
     running = np.zeros((len(pairs) + 1, sums.shape[1]), np.int64)
     np.cumsum(sums, axis=0, out=running[1:])
-    code, hour = pairs // span, pairs % span + start
-    return _Hourly(code, hour, running, _latest_so_far(code, latest))
+    code, tile = pairs // span, pairs % span + start
+    return _Tiled(code, tile, running, _latest_so_far(code, latest))
+
+
+_NOTHING: Final = np.zeros(0, np.int64)
+
+
+def _rows_by_action(tiles: pa.Table) -> list[tuple[str, Ints]]:
+    encoded = pc.dictionary_encode(tiles["action"].combine_chunks())
+    indices = encoded.indices.to_numpy()
+    return [
+        (action, np.flatnonzero(indices == place))
+        for place, action in enumerate(encoded.dictionary.to_pylist())
+    ]
 
 
 def _latest_so_far(code: Ints, latest: Ints) -> Ints:
@@ -108,87 +124,70 @@ def _latest_so_far(code: Ints, latest: Ints) -> Ints:
     return np.where(relative == 0, 0, relative + floor)
 
 
+def window_tiles(view: FeatureView) -> tuple[int, ...]:
+    """The view's windows in half-hours."""
+    return tuple(minutes // TILE_MINUTES for minutes in view.windows)
+
+
 def window_features(
-    tiles: pa.Table,
-    view: FeatureView,
-    first: str,
-    last: str,
-    base_hours: Sequence[str],
-    keys: Sequence[str] | None = None,
-) -> tuple[pa.Table, Ints, Ints]:
+    tiles: pa.Table, view: FeatureView, first: str, last: str, base_hours: Sequence[str]
+) -> tuple[Ints, Ints, Ints]:
     """Windowed sums at every ``as_of`` in (first, last + 1h] at which a key's counts changed.
 
-    A count changes when an hour enters a window, at hour + 1, and when it leaves, at hour + 1 + w.
+    A count changes when a tile enters a window, at the next full hour, and when it leaves it.
 
     Args:
-        tiles: counts of hours [first - MAX_WINDOW, last], all rows of every key that is in it;
-            earlier ones have left every window.
+        tiles: counts of hours [first - view.span_hours, last], all rows of every key that is in
+            it; earlier ones have left every window. Columns key_hash, tile, action, n, total,
+            last_at. A tile may stand for more than a half-hour when none of the windows asked for
+            here begins inside it.
         base_hours: hours of [first, last] that write every living key, changed or not.
-        keys: the key columns' names in ``tiles``; the view's own by default.
 
     Returns:
-        The keys of N rows as a table, ``as_of`` in epoch hours (N,), and the values (N, counts +
-        recency): the view's ``count_columns``, then its ``recency_columns`` in microseconds, 0
-        where it never happened inside the longest window.
+        For N rows the place in ``tiles`` of a row with the same key (N,), ``as_of`` in epoch hours
+        (N,), and the values (N, counts + recency): the view's ``count_columns``, then its
+        ``recency_columns`` in microseconds, 0 where it never happened in the longest window.
     """
     width = len(view.count_columns()) + len(view.recency)
-    names = list(view.keys if keys is None else keys)
-    codes = key_codes(tiles, names)
-    if not base_hours:
-        due = _due(tiles, codes, view, epoch_hour(first), epoch_hour(last))
-        tiles, codes = tiles.filter(pa.array(due)), np.unique(codes[due], return_inverse=True)[1]
     if tiles.num_rows == 0:
-        return tiles.select(names), np.zeros(0, np.int64), np.zeros((0, width), np.int64)
-    hourly = _hourly(tiles, view, codes)
-    code, as_of = _change_points(hourly, view, epoch_hour(first), epoch_hour(last), base_hours)
-    stride = int(hourly.hour.max() - hourly.hour.min()) + MAX_WINDOW + 2
-    origin = int(hourly.hour.min())
-    ranks = hourly.code * stride + (hourly.hour - origin)
+        return _NOTHING, _NOTHING, np.zeros((0, width), np.int64)
+    hashes = tiles["key_hash"].to_numpy()
+    _, representative, codes = np.unique(hashes, return_index=True, return_inverse=True)
+    tiled = _tiled(tiles, view, codes)
+    code, as_of = _change_points(tiled, view, epoch_hour(first), epoch_hour(last), base_hours)
+    origin = int(tiled.tile.min())
+    stride = int(tiled.tile.max()) - origin + TILES_PER_HOUR * view.span_hours + 4
+    ranks = tiled.code * stride + (tiled.tile - origin)
 
-    def before(hour: Ints) -> Ints:
-        """How many pairs precede (code, hour): the index of its running sum."""
-        return np.searchsorted(ranks, code * stride + np.clip(hour - origin, 0, stride - 1))
+    def before(tile: Ints) -> Ints:
+        """How many pairs precede (code, tile): the index of its running sum."""
+        return np.searchsorted(ranks, code * stride + np.clip(tile - origin, 0, stride - 1))
 
-    end = before(as_of)
-    sums = [hourly.running[end] - hourly.running[before(as_of - w)] for w in view.windows]
-    latest = np.where((end > 0)[:, None], hourly.latest[end - 1], 0)
-    latest = np.where(latest >= ((as_of - MAX_WINDOW) * HOUR_MICROS)[:, None], latest, 0)
-    representative = np.unique(codes, return_index=True)[1]
-    found = tiles.select(names).take(pa.array(representative[code]))
-    return found, as_of, np.concatenate([*sums, latest], axis=1)
-
-
-def _due(
-    tiles: pa.Table, codes: Ints, view: FeatureView, first: int, last: int
-) -> npt.NDArray[np.bool_]:
-    """Which rows belong to a key that changes in (first, last + 1]; few do in a single hour."""
-    hours = _row_hours(tiles)
-    changes = np.zeros(len(codes), bool)
-    for after in (0, *view.windows):
-        at = hours + 1 + after
-        changes |= (at > first) & (at <= last + 1)
-    keys = np.zeros(int(codes.max(initial=-1)) + 1, bool)
-    keys[codes[changes]] = True
-    due: npt.NDArray[np.bool_] = keys[codes]
-    return due
+    now = as_of * TILES_PER_HOUR
+    end = before(now)
+    sums = [tiled.running[end] - tiled.running[before(now - w)] for w in window_tiles(view)]
+    latest = np.where((end > 0)[:, None], tiled.latest[end - 1], 0)
+    latest = np.where(latest >= ((as_of - view.span_hours) * HOUR_MICROS)[:, None], latest, 0)
+    return representative[code], as_of, np.concatenate([*sums, latest], axis=1)
 
 
 def _change_points(
-    hourly: _Hourly, view: FeatureView, first: int, last: int, base_hours: Sequence[str]
+    tiled: _Tiled, view: FeatureView, first: int, last: int, base_hours: Sequence[str]
 ) -> tuple[Ints, Ints]:
     """(key code, as_of) at which a row is due: sorted by both, distinct."""
     codes, instants = [], []
 
     def add(chosen: npt.NDArray[np.bool_], at: Ints) -> None:
-        codes.append(hourly.code[chosen])
+        codes.append(tiled.code[chosen])
         instants.append(at[chosen])
 
-    for after in (0, *view.windows):
-        at = hourly.hour + 1 + after
+    for after in (0, *window_tiles(view)):
+        at = (tiled.tile + after) // TILES_PER_HOUR + 1
         add((at > first) & (at <= last + 1), at)
+    hour = tiled.tile // TILES_PER_HOUR
     for base in base_hours:
-        at = np.full_like(hourly.hour, epoch_hour(base) + 1)
-        add((hourly.hour < at) & (at <= hourly.hour + 1 + MAX_WINDOW), at)
+        at = np.full_like(hour, epoch_hour(base) + 1)
+        add((hour < at) & (at <= hour + 1 + view.span_hours), at)
     code, as_of = np.concatenate(codes), np.concatenate(instants)
     span = last - first + 2
     points = np.unique(code * span + (as_of - first))
@@ -198,7 +197,8 @@ def _change_points(
 def sample_matrix(
     view: FeatureView, values: npt.NDArray[np.int64], as_of: Ints
 ) -> npt.NDArray[np.float32]:
-    """A view's ``sample_columns`` from its stored values: counts, smoothed rates, ages in hours.
+    """A view's ``sample_columns`` from its stored values: counts, amounts, smoothed rates, trends,
+    ages in hours.
 
     Args:
         values: (N, counts + recency) as :func:`window_features` returns them; zeros for a key that
@@ -210,21 +210,35 @@ def sample_matrix(
     """
     measures = view.measures()
     index = {name: i for i, name in enumerate(measures)}
-    counts: list[npt.NDArray[np.float32]] = []
-    rates: list[npt.NDArray[np.float32]] = []
-    for i in range(len(view.windows)):
-        block = values[:, i * len(measures) : (i + 1) * len(measures)]
-        counts += [block[:, index[action]].astype(np.float32) for action in view.actions]
-        rates += [
+    blocks = {
+        window: values[:, i * len(measures) : (i + 1) * len(measures)]
+        for i, window in enumerate(view.windows)
+    }
+    columns: list[npt.NDArray[np.float32]] = []
+    for block in blocks.values():
+        columns += [block[:, index[action]].astype(np.float32) for action in view.actions]
+        columns += [
+            (block[:, index[f"{action}_total"]] / VALUE_ACTIONS[action]).astype(np.float32)
+            for action in view.amounts
+        ]
+        columns += [
             _rate(rate, block[:, index[rate.numerator]], block[:, index[rate.denominator]])
             for rate in view.rates
         ]
+    for trend in view.trends:
+        place = index[trend.action]
+        columns.append(_trend(trend, blocks[trend.short][:, place], blocks[trend.long][:, place]))
     latest = values[:, len(view.windows) * len(measures) :]
     ages = [
         np.where(column == 0, np.nan, (as_of - column) / HOUR_MICROS).astype(np.float32)
         for column in latest.T
     ]
-    return np.stack([*counts, *rates, *ages], axis=1)
+    return np.stack([*columns, *ages], axis=1)
+
+
+def _trend(trend: Trend, short: Ints, long: Ints) -> npt.NDArray[np.float32]:
+    usual = long * (trend.short / trend.long)
+    return ((short + trend.weight) / (usual + trend.weight)).astype(np.float32)
 
 
 def _rate(rate: Rate, numerator: Ints, denominator: Ints) -> npt.NDArray[np.float32]:

@@ -27,7 +27,7 @@ from feature_store.tables import Store, Writer
 from feature_store.transforms import FEATURE_ROWS, stacked_features
 from feature_store.views import ATTRIBUTES, VIEWS
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.entities import categorised
+from jobs.support.entities import with_keys
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
@@ -44,7 +44,7 @@ def _samples(
 ) -> DataFrame:
     known = hr.hour_range(first_hour(store), hours[-1])
     events = read_hours(spark, store, "events", hours, EVENTS.names)
-    shown = categorised(spark, store, impressions(events), known).persist()
+    shown = with_keys(spark, store, impressions(events), known).persist()
     features = [
         (number, path)
         for number, view in enumerate(VIEWS)

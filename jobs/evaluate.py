@@ -20,7 +20,7 @@ from feature_store.schemas import EVALUATION_GROUPS, EVALUATIONS
 from feature_store.sources.base import Source
 from feature_store.tables import Store
 from feature_store.training_set import training_set
-from feature_store.views import DAY_WINDOWS, window_name
+from feature_store.views import VIEWS, window_name
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
 from jobs.support.promotions import champion_before
@@ -67,9 +67,9 @@ class _Contender:
 
 def popularity(table: pa.Table, _label: str) -> Scores:
     """The target's smoothed CTR over the longest window: what an hour's samples knew of it."""
-    longest = window_name(max(DAY_WINDOWS))
+    longest = {view.name: f"{view.name}_ctr_{window_name(max(view.windows))}" for view in VIEWS}
     rooms = pc.equal(table["target_type"], "room")
-    score = pc.if_else(rooms, table[f"room_ctr_{longest}"], table[f"item_ctr_{longest}"])
+    score = pc.if_else(rooms, table[longest["room"]], table[longest["item"]])
     return score.to_numpy().astype(np.float64)
 
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from feature_store import hours as hr
+from feature_store.extraction import Unit
+from feature_store.ledger import Completion
 from feature_store.point_in_time import base_hours
-from feature_store.schemas import OUTCOME_ACTIONS
-from feature_store.spark_io import TARGET, Target, read_files, read_hours, stage
+from feature_store.rowhash import add_sums
+from feature_store.schemas import EVENTS, OUTCOME_ACTIONS
+from feature_store.spark_io import TARGET, Target, read_hours, stage
 from feature_store.tables import Staged, Store, Writer
-from feature_store.transforms import (
-    TILES,
-    count_tiles,
-    extract_windows,
-    stacked_tiles,
-    unpack_features,
-    unpack_tiles,
-)
-from feature_store.views import MAX_WINDOW, VIEWS
+from feature_store.tiles import day_content, ended_days, key_ranges, plan_history
+from feature_store.transforms import KEY_COLUMNS, count_tiles, run_units, unpack_tiles
+from feature_store.views import VIEWS, FeatureView
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.entities import categorised
+from jobs.support.entities import with_keys
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import load_settings
@@ -35,50 +34,133 @@ from jobs.support.summary import Summary, main_of, progress
 __all__ = ["build_parser", "extract", "main", "run"]
 
 JOB = "extract_features"
-
-
-def _events(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> DataFrame:
-    """Events of ``hours`` with their category, only the columns that are counted by."""
-    columns = ("user_id", "item_id", "room_id", "action", "value", "event_time", "ingested_at",
-               "hour")  # fmt: skip
-    events = read_hours(spark, store, "events", hours, columns)
-    return categorised(spark, store, events, hr.hour_range(start, hours[-1]))
+_LONGEST_DAY: Final = 25  # when clocks are set back
+_UNIT_ROWS: Final = 4_000_000
+_EVERY_KEY: Final = 8
+"""How much smaller a task must be that holds every key, and not only those of an hour."""
 
 
 def _count(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> list[Staged]:
     """Stage the counts of ``hours`` for every view."""
-    tiles = count_tiles(_events(spark, store, hours, start))
-    targets = [
-        Target(view.counts_table, ("k1", "k2", "tile", "action"), partial(unpack_tiles, view=view))
-        for view in VIEWS
-    ]
+    columns = [c for c in (*KEY_COLUMNS, "action", "value", "event_time", "ingested_at", "hour")
+               if c in EVENTS.names]  # fmt: skip
+    events = read_hours(spark, store, "events", hours, columns)
+    tiles = count_tiles(with_keys(spark, store, events, hr.hour_range(start, hours[-1])))
+    order = ("key_hash", "k1", "k2", "tile", "action")
+    targets = [Target(view.counts_table, order, partial(unpack_tiles, view=view)) for view in VIEWS]
     rows = tiles.withColumn(TARGET, F.col("view")).withColumn("_bucket_key", F.col("k1"))
     return stage(rows, store, targets, hours, largest_hour(store, hours))
 
 
+@dataclass(frozen=True)
+class _Tiles:
+    """Where one view's hourly tiles are, of committed hours and of the staged ones."""
+
+    view: FeatureView
+    store: Store
+    staged: Staged
+    known: Mapping[str, Completion]
+
+    @classmethod
+    def of(cls, store: Store, view: FeatureView, staged: Staged, start: str) -> _Tiles:
+        first = staged.hours[0]
+        back = max(start, hr.add(first, -view.span_hours - _LONGEST_DAY))
+        known = store.ledger.readable(view.counts_table, back, hr.add(first, -1))
+        return cls(view, store, staged, known)
+
+    def files(self, hours: Sequence[str]) -> list[str]:
+        staged = [path for hour in hours for path in self.staged.files.get(hour, ())]
+        committed = [hour for hour in hours if hour not in self.staged.files]
+        return [*self.store.files(self.view.counts_table, committed), *staged]
+
+    def rows(self, hours: Sequence[str]) -> int:
+        staged = sum(self.staged.rows.get(hour, 0) for hour in hours)
+        return staged + sum(self.known[hour].rows for hour in hours if hour in self.known)
+
+    def content(self, hours: Sequence[str]) -> str:
+        """What a day tile of ``hours`` is made of now."""
+        contents = {hour: c.content_hash for hour, c in self.known.items() if hour in set(hours)}
+        contents |= {h: c for h, c in self.staged.content.items() if h in set(hours)}
+        return day_content(contents)
+
+    def valid_days(self, time_zone: str) -> dict[str, list[str]]:
+        """Days before the staged hours whose day tile was made of the hours that are there now."""
+        days = ended_days(list(self.known), time_zone)
+        made = self.store.ledger.readable(self.view.day_counts_table, *_ends(self.known))
+        return {
+            last: within
+            for last, within in days.items()
+            if last in made and made[last].content_hash == self.content(within)
+        }
+
+
+def _ends(hours: Iterable[str]) -> tuple[str, str]:
+    known = sorted(hours)
+    return (known[0], known[-1]) if known else ("", "")
+
+
+def _day_units(tiles: _Tiles, number: int, start: str, time_zone: str) -> list[Unit]:
+    """Sum the days that end in the staged hours, where the store knows the whole day."""
+    hours = tiles.staged.hours
+    first = max(start, hr.add(hours[0], -_LONGEST_DAY))
+    days = ended_days(hr.hour_range(first, hours[-1]), time_zone)
+    folder = tiles.store.staging(tiles.view.day_counts_table)
+    return [
+        Unit(number, within[0], last, folder, tiles.files(within), within=keys, day=True)
+        for last, within in days.items()
+        if last in tiles.staged.rows
+        for keys in key_ranges(-(-tiles.rows(within) // _UNIT_ROWS) or 1)
+    ]
+
+
+def _feature_units(tiles: _Tiles, number: int, start: str, time_zone: str) -> list[Unit]:
+    """Features as of the end of each staged hour."""
+    view, hours = tiles.view, tiles.staged.hours
+    valid = tiles.valid_days(time_zone)
+    past = plan_history(view, hours[0], hours[-1], start, valid)
+    bases = base_hours(hours, time_zone)
+    changed = tiles.files([*past.changing, *hours])
+    older = [
+        *tiles.store.files(view.day_counts_table, past.days), *tiles.files(past.hours)
+    ]  # fmt: skip
+    if bases or len(hours) > 1:  # every living key is due, or most are
+        changed, older = [*older, *changed], []
+    inside = [hour for day in past.days for hour in valid[day]]
+    rows = tiles.rows([*past.changing, *inside, *past.hours, *hours])
+    limit = _UNIT_ROWS if older else _UNIT_ROWS // _EVERY_KEY
+    folder = tiles.store.staging(view.features_table)
+    return [
+        Unit(number, hours[0], hours[-1], folder, changed, older, bases, keys)
+        for keys in key_ranges(-(-rows // limit) or 1)
+    ]
+
+
 def _extract(
-    spark: SparkSession, store: Store, hours: Sequence[str], start: str, counted: list[Staged],
-    time_zone: str,
-) -> list[Staged]:  # fmt: skip
-    """Stage the features of every view from the staged counts and the committed ones before."""
-    before = hr.hour_range(max(start, hr.add(hours[0], -MAX_WINDOW)), hr.add(hours[0], -1))
-    files = [
-        (number, path)
-        for number, (view, new) in enumerate(zip(VIEWS, counted, strict=True))
-        for path in (
-            *store.files(view.counts_table, before),
-            *(path for paths in new.files.values() for path in paths),
-        )
-    ]
-    tiles = read_files(spark, files, TILES, stacked_tiles)
-    rows = extract_windows(tiles, hours[0], hours[-1], base_hours(hours, time_zone))
-    rows = rows.withColumn(TARGET, F.col("view")).withColumn("_bucket_key", F.col("k1"))
-    targets = [
-        Target(view.features_table, ("k1", "k2"), partial(unpack_features, view=view))
-        for view in VIEWS
-    ]
-    largest = largest_hour(store, hr.hour_range(before[0] if before else hours[0], hours[-1]))
-    return stage(rows, store, targets, hours, largest)
+    spark: SparkSession, store: Store, start: str, counted: list[Staged], time_zone: str
+) -> list[Staged]:
+    """Day tiles and features of every view from the staged counts and the committed ones."""
+    days: list[Staged] = []
+    features: list[Staged] = []
+    units: list[Unit] = []
+    for number, (view, new) in enumerate(zip(VIEWS, counted, strict=True)):
+        tiles = _Tiles.of(store, view, new, start)
+        of_days = _day_units(tiles, number, start, time_zone)
+        ended = {unit.last: hr.hour_range(unit.first, unit.last) for unit in of_days}
+        days.append(Staged(view.day_counts_table).add_empty(ended))
+        days[-1].content.update({last: tiles.content(within) for last, within in ended.items()})
+        features.append(Staged(view.features_table))
+        units += [*of_days, *_feature_units(tiles, number, start, time_zone)]
+    digests: dict[tuple[int, str], int] = {}
+    for unit, part in run_units(spark, units):
+        of = (days if unit.day else features)[unit.view]
+        of.files.setdefault(part.hour, []).append(part.path)
+        of.rows[part.hour] = of.rows.get(part.hour, 0) + part.rows
+        if not unit.day:
+            place = unit.view, part.hour
+            digests[place] = add_sums(digests.get(place, 0), part.digest)
+    for (number, hour), digest in digests.items():
+        features[number].content[hour] = f"{digest:032x}"
+    return [*(day for day in days if day.rows), *(f.add_empty(counted[0].hours) for f in features)]
 
 
 def require(store: Store, hours: Sequence[str]) -> str:
@@ -89,8 +171,10 @@ def require(store: Store, hours: Sequence[str]) -> str:
     """
     start = first_hour(store)
     require_hours(store, "events", hours, "validate_events")
-    earlier = hr.hour_range(max(start, hr.add(hours[0], -MAX_WINDOW)), hr.add(hours[0], -1))
     for view in VIEWS:
+        earlier = hr.hour_range(
+            max(start, hr.add(hours[0], -view.span_hours)), hr.add(hours[0], -1)
+        )
         require_hours(store, view.counts_table, earlier, JOB)
     return start
 
@@ -104,14 +188,18 @@ def extract(
     progress(JOB, f"counting {len(hours)} hours for {len(VIEWS)} views")
     counted = _count(spark, store, hours, start)
     progress(JOB, f"features as of {hr.add(hours[0], 1)} to {hr.add(hours[-1], 1)}")
-    extracted = _extract(spark, store, hours, start, counted, time_zone)
+    extracted = _extract(spark, store, start, counted, time_zone)
     everything = [*counted, *extracted]
     summary = Summary(
         JOB,
         hours,
         "dry-run" if dry else "done",
         rows_in=sum(c.rows for c in store.ledger.readable("events", hours[0], hours[-1]).values()),
-        rows_out=sum(sum(staged.rows.values()) for staged in extracted),
+        rows_out=sum(
+            sum(staged.rows.values())
+            for staged in extracted
+            if staged.table in {view.features_table for view in VIEWS}
+        ),
         details={staged.table: sum(staged.rows.values()) for staged in everything},
     )
     if not dry:

@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours
+from feature_store.rowhash import row_hashes
 from feature_store.schemas import ENTITY_TABLES, SOURCE_EVENTS, TIMESTAMP
 from feature_store.sources import kuairand_entities
 from feature_store.sources.arrow import hour_of_micros, micros_of, sliced
 from feature_store.sources.base import SourceError
 from feature_store.sources.delimited import Delimited, find_files
-from feature_store.sources.rowhash import row_hashes
 
 __all__ = ["KuaiRandSource"]
 

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours
+from feature_store.rowhash import row_hashes
 from feature_store.schemas import ENTITY_TABLES, ITEMS, SOURCE_EVENTS, TIMESTAMP, USERS
 from feature_store.sources.arrow import (
     attribute_map,
@@ -39,7 +40,6 @@ from feature_store.sources.arrow import (
 )
 from feature_store.sources.base import SourceError
 from feature_store.sources.delimited import Delimited, find_files
-from feature_store.sources.rowhash import row_hashes
 
 __all__ = ["OpenBanditSource"]
 

@@ -48,11 +48,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours
+from feature_store.rowhash import row_hashes
 from feature_store.schemas import ENTITY_TABLES, ITEMS, SOURCE_EVENTS, TIMESTAMP
 from feature_store.sources.arrow import hour_of_micros, micros_of, sliced, with_schema
 from feature_store.sources.base import DEFAULT_WINDOWS, SourceError
 from feature_store.sources.delimited import Delimited, find_files
-from feature_store.sources.rowhash import row_hashes
 from feature_store.sources.taobao_negatives import draw_negatives
 
 __all__ = ["CHUNK_ROWS", "TaobaoSource"]

@@ -19,10 +19,10 @@ from feature_store import hours as hr
 from feature_store import services
 from feature_store.historical import FrameError, get_historical_features, newest_features
 from feature_store.schemas import SAMPLES, TIMESTAMP, optional
-from feature_store.services import FeatureService, feature_service
+from feature_store.services import REQUEST_COLUMNS, FeatureService, feature_service
 from feature_store.tables import Store, StoreError
 from feature_store.training_set import content_digest
-from feature_store.views import VIEWS, FeatureView, window_name
+from feature_store.views import CONTEXT, VIEWS, FeatureView, window_name
 from feature_store.windows import sample_matrix
 from tests.feature_store.published import NAMES, START, ZONE, open_store, publish, world
 
@@ -71,8 +71,13 @@ def frame(rows: list[tuple[Any, ...]]) -> pa.Table:
     columns = list(zip(*rows, strict=True))
     keys = {key: pa.array(columns[place], pa.string()) for place, key in enumerate(KEYS)}
     times = pa.array(columns[len(KEYS)], TIMESTAMP)
-    brought = {c: pa.nulls(len(rows), pa.string()) for c in ("scene", "category", "target_type")}
+    brought = {c: pa.nulls(len(rows), pa.string()) for c in REQUEST_COLUMNS if c not in CONTEXT}
     return pa.table({**brought, **keys, "event_time": times, "row": range(len(rows))})
+
+
+def of(key: str | None, moment: dt.datetime) -> tuple[Any, ...]:
+    """A row that asks for ``key`` of everything."""
+    return (*([key] * len(KEYS)), moment)
 
 
 def same(one: pa.Table, other: pa.Table) -> bool:
@@ -135,13 +140,13 @@ def test_without_bases_the_newest_of_the_first_hours_is_found(
     """Every instant of the store's first and last day, for every key: nothing is overlooked."""
     store, rows = published
     moments = [hr.start_of(hr.add(START, hour)) for hour in range(0, HOURS + 1, 3)]
-    asked = frame([(n, n, n, n, m) for m in moments for n in NAMES])
+    asked = frame([of(n, m) for m in moments for n in NAMES])
     check(store, rows, asked, feature_service("item_statistics"))
 
 
 def test_attributes_are_those_that_had_arrived(published: tuple[Store, Rows]) -> None:
     at = [hr.start_of(START) + dt.timedelta(minutes=minutes) for minutes in (59, 60, 179, 180)]
-    asked = frame([("a", "a", "a", "a", moment) for moment in at])
+    asked = frame([of("a", moment) for moment in at])
     found = get_historical_features(
         published[0], asked, feature_service("item_statistics"), time_zone=ZONE
     )
@@ -151,7 +156,7 @@ def test_attributes_are_those_that_had_arrived(published: tuple[Store, Rows]) ->
 
 
 def test_a_service_is_its_columns_in_order(published: tuple[Store, Rows]) -> None:
-    asked = frame([("a", None, "b", "unknown", hr.start_of(hr.add(START, 30)))])
+    asked = frame([of("b", hr.start_of(hr.add(START, 30)))])
     found = get_historical_features(published[0], asked, RANKING, time_zone=ZONE)
     added = found.column_names[len(asked.column_names) :]
     assert added == [c for c in RANKING.columns() if c not in asked.column_names]
@@ -161,7 +166,7 @@ def test_a_service_is_its_columns_in_order(published: tuple[Store, Rows]) -> Non
 
 def test_the_clock_is_the_business_days(published: tuple[Store, Rows]) -> None:
     sunday_evening = dt.datetime(2026, 11, 8, 17, 59, tzinfo=dt.UTC)  # Monday 01:59 in Shanghai
-    asked = frame([(None, None, None, None, sunday_evening)])
+    asked = frame([of(None, sunday_evening)])
     found = get_historical_features(published[0], asked, RANKING, time_zone=ZONE)
     assert found.select(["hour_of_day", "day_of_week"]).to_pylist() == [
         {"hour_of_day": 1.0, "day_of_week": 0.0}
@@ -172,17 +177,21 @@ def test_windows_can_be_chosen(published: tuple[Store, Rows]) -> None:
     view = VIEWS[0]
     chosen = window_name(view.windows[1])
     narrow = FeatureService("narrow", "", "test", views=(view.name,), windows=(chosen,))
-    columns = narrow.columns()
-    others = {window_name(w) for w in view.windows} - {chosen}
-    assert len(columns) == len(view.actions) + len(view.rates) + len(view.recency)
-    assert not [c for c in columns if c.endswith(tuple(f"_{w}" for w in others))]
-    asked = frame([("a", "a", "a", "a", hr.start_of(hr.add(START, 40)))])
+    by_window = (
+        *view.actions,
+        *(f"{a}_amount" for a in view.amounts),
+        *(r.name for r in view.rates),
+    )
+    ages = (f"hours_since_{action}" for action in view.recency)
+    names = (*(f"{name}_{chosen}" for name in by_window), *ages)
+    assert narrow.columns() == tuple(f"{view.name}_{name}" for name in names)
+    asked = frame([of("a", hr.start_of(hr.add(START, 40)))])
     check(*published, asked, narrow)
 
 
 def test_a_frame_of_pandas(published: tuple[Store, Rows]) -> None:
     service = feature_service("user_profile")
-    asked = frame([(n, n, n, n, hr.start_of(hr.add(START, 40))) for n in ("b", "a", None)])
+    asked = frame([of(n, hr.start_of(hr.add(START, 40))) for n in ("b", "a", None)])
     expected = get_historical_features(published[0], asked, service, time_zone=ZONE)
     frames = asked.to_pandas()
     frames.index = [7, 7, 3]  # an index says nothing
@@ -212,7 +221,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("said", FAULTS)
 def test_a_frame_that_cannot_be_answered(published: tuple[Store, Rows], said: str) -> None:
-    asked = FAULTS[said](frame([("a", "a", "a", "a", hr.start_of(START))]))
+    asked = FAULTS[said](frame([of("a", hr.start_of(START))]))
     with pytest.raises(FrameError) as refusal:
         get_historical_features(
             published[0], asked, feature_service("user_profile"), time_zone=ZONE
@@ -222,7 +231,7 @@ def test_a_frame_that_cannot_be_answered(published: tuple[Store, Rows], said: st
 
 def test_features_that_are_not_published_are_not_guessed(published: tuple[Store, Rows]) -> None:
     late = hr.add(START, HOURS + 2)
-    asked = frame([("a", "a", "a", "a", hr.start_of(late))])
+    asked = frame([of("a", hr.start_of(late))])
     with pytest.raises(StoreError, match=f"features_user of {hr.add(START, HOURS)} is not publish"):
         get_historical_features(
             published[0], asked, feature_service("user_profile"), time_zone=ZONE
@@ -230,7 +239,7 @@ def test_features_that_are_not_published_are_not_guessed(published: tuple[Store,
 
 
 def test_an_empty_frame(published: tuple[Store, Rows]) -> None:
-    asked = frame([("a", "a", "a", "a", hr.start_of(START))]).slice(0, 0)
+    asked = frame([of("a", hr.start_of(START))]).slice(0, 0)
     found = get_historical_features(published[0], asked, RANKING, time_zone=ZONE)
     assert (found.num_rows, found.column_names[-1]) == (0, RANKING.columns()[-1])
 

@@ -14,11 +14,10 @@ from feature_store import hours as hr
 from feature_store.point_in_time import base_hours, feature_hours, latest_known
 from feature_store.schemas import TABLES, TIMESTAMP, optional
 from feature_store.transforms import (
+    PACKED,
     as_bytes,
     from_bytes,
     stacked_features,
-    stacked_tiles,
-    unpack_features,
     unpack_tiles,
 )
 from feature_store.views import VIEWS
@@ -149,40 +148,47 @@ def test_bytes_of_a_transposed_matrix_are_its_own_rows() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(VIEWS)))
-def test_features_survive_stacking(number: int) -> None:
+def test_features_are_packed_in_their_order(number: int) -> None:
     view = VIEWS[number]
     when = dt.datetime(2026, 11, 11, 5, tzinfo=dt.UTC)
+    counts = [2**40 + i for i in range(len(view.count_columns()))]
     rows = pa.table(
         {
             **{key: pa.array([f"{key}|1", f"{key}2"]) for key in view.keys},
             "as_of": pa.array([when, when + dt.timedelta(hours=1)], TIMESTAMP),
-            **{c: pa.array([i, 2**40 + i]) for i, c in enumerate(view.count_columns())},
+            **{c: pa.array([i, n]) for i, (c, n) in enumerate(
+                zip(view.count_columns(), counts, strict=True))},
             **{c: pa.array([None, when], TIMESTAMP) for c in view.recency_columns()},
             "hour": pa.array(["2026-11-11T04", "2026-11-11T05"]),
         },
         schema=optional(TABLES[view.features_table].schema),
-    )
+    )  # fmt: skip
     stacked = stacked_features(rows, number)
     assert stacked["view"].to_pylist() == [number] * 2
-    again = unpack_features(stacked, view)
-    assert again.select(rows.column_names).cast(rows.schema).equals(rows)
+    assert stacked["k1"].to_pylist() == [f"{view.keys[0]}|1", f"{view.keys[0]}2"]
+    assert stacked["as_of"].to_pylist()[0] == int(when.timestamp() * 1e6)
+    packed = stacked[PACKED].combine_chunks()
+    values = from_bytes(packed, np.int64, len(counts) + len(view.recency))
+    never = [0] * len(view.recency)
+    assert values[0].tolist() == [*range(len(counts)), *never]
+    assert values[1].tolist() == [*counts, *[int(when.timestamp() * 1e6)] * len(view.recency)]
 
 
 @pytest.mark.parametrize("number", range(len(VIEWS)))
-def test_counts_survive_stacking(number: int) -> None:
+def test_counts_get_their_own_keys(number: int) -> None:
     view = VIEWS[number]
     when = dt.datetime(2026, 11, 11, 5, 30, tzinfo=dt.UTC)
-    rows = pa.table(
-        {
-            **{key: pa.array([f"{key}|1"]) for key in view.keys},
-            "tile": pa.array([when], TIMESTAMP),
-            "action": pa.array(["stay"]),
-            "n": pa.array([3]),
-            "total": pa.array([123456]),
-            "last_at": pa.array([when], TIMESTAMP),
-            "hour": pa.array(["2026-11-11T05"]),
-        },
-        schema=optional(TABLES[view.counts_table].schema),
-    )
-    again = unpack_tiles(stacked_tiles(rows, number), view)
-    assert again.select(rows.column_names).cast(rows.schema).equals(rows)
+    own = {f"k{i + 1}": pa.array([f"{key}|1"]) for i, key in enumerate(view.keys)}
+    shared = {
+        "key_hash": pa.array([-(2**60)]),
+        "tile": pa.array([when], TIMESTAMP),
+        "action": pa.array(["stay"]),
+        "n": pa.array([3]),
+        "total": pa.array([123456]),
+        "last_at": pa.array([when], TIMESTAMP),
+        "hour": pa.array(["2026-11-11T05"]),
+    }
+    rows = unpack_tiles(pa.table({"k2": pa.array([""]), **own, **shared}), view)
+    assert rows.select(TABLES[view.counts_table].schema.names).num_columns == len(rows.schema)
+    assert [rows[key].to_pylist() for key in view.keys] == [[f"{key}|1"] for key in view.keys]
+    assert rows.select(list(shared)).equals(pa.table(shared))

@@ -7,26 +7,30 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 from feature_store import hours as hr
 from feature_store.attribution import attribute
-from feature_store.schemas import EVENTS
+from feature_store.extraction import Unit, work
+from feature_store.schemas import EVENTS, TABLES, optional
+from feature_store.spark_io import meet
+from feature_store.tiles import key_ranges
 from feature_store.transforms import (
     KEYS,
-    TILES,
     count_tiles,
-    extract_windows,
-    unpack_features,
-    with_category,
+    entity_schema,
+    run_units,
+    stacked_entities,
+    with_derived_keys,
+    without_bots,
 )
-from feature_store.views import VIEWS
-from feature_store.windows import HOUR_MICROS, timestamps, window_features
+from feature_store.views import DERIVED_KEYS, VIEWS, BotRule
 from jobs.support.session import spark_session
 
 pytestmark = [
@@ -37,6 +41,7 @@ pytestmark = [
 ]
 
 START = "2026-11-01T00"
+DERIVED = tuple(key.name for key in DERIVED_KEYS)
 ACTIONS = ("impression", "click", "long_view", "stay", "order")
 
 
@@ -56,59 +61,51 @@ def at(hour: int, minute: int = 0) -> dt.datetime:
     return hr.start_of(hr.add(START, hour)) + dt.timedelta(minutes=minute)
 
 
-def tile_rows(count: int, hours: int) -> list[tuple[Any, ...]]:
-    """Random tiles of all views, of few keys, in ``hours`` hours."""
+def test_rows_of_a_key_meet_after_a_join_on_it(spark: SparkSession) -> None:
+    """Spark drops a second partitioning by the same keys, and may then read the join's shuffle by
+    its writers: a key would be scattered."""
     draw = random.Random(7)
-    found = {}
-    for _ in range(count):
-        number, hour = draw.randrange(len(VIEWS)), draw.randrange(hours)
-        key = str(draw.randrange(12)), "x" if len(VIEWS[number].keys) > 1 else ""
-        action = draw.choice(ACTIONS)
-        row = (number, *key, at(hour), action, draw.randint(1, 4), draw.randint(0, 99))
-        found[number, key, hour, action] = (*row, at(hour, 20), hr.add(START, hour))
-    return list(found.values())
-
-
-def test_a_single_hour_sees_all_tiles_of_its_keys(spark: SparkSession) -> None:
-    """A join on the keys before it must not scatter them; Spark may read its shuffle locally."""
-    rows, hour = tile_rows(4000, 60), hr.add(START, 59)
+    rows = [(draw.randrange(3), str(draw.randrange(12)), n) for n in range(4000)]
+    schema = "view int, k1 string, n int"
     # from Python, hence of unknown size: a join is replanned as it runs, as it is over files
-    tiles = spark.createDataFrame(rows, TILES).mapInArrow(lambda b: b, TILES)
-    keys = tiles.select(*KEYS).distinct()
-    joined = tiles.join(keys, list(KEYS), "left_semi")
+    tiles = spark.createDataFrame(rows, schema).mapInArrow(lambda b: b, schema)
+    joined = tiles.join(tiles.select("view", "k1").distinct(), ["view", "k1"], "left_semi")
+
+    def keys_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pieces = list(batches)
+        if pieces:
+            table = pa.Table.from_batches(pieces).group_by(["view", "k1"]).aggregate([])
+            yield from table.to_batches()
+
     for frame in (tiles, joined):
-        found = extract_windows(frame, hour, hour, []).toArrow()
-        for number, view in enumerate(VIEWS):
-            mine = unpack_features(found.filter(pc.equal(found["view"], number)), view)
-            assert mine.num_rows > 0
-            assert contents(mine, view.keys) == expected(rows, number, hour)
+        found = meet(frame, ("view", "k1")).mapInArrow(keys_of, "view int, k1 string").collect()
+        assert len(found) == len(set(found)) == 36, "every key in one partition only"
 
 
-def contents(rows: pa.Table, keys: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Key and values of feature rows, in order."""
-    names = [c for c in rows.column_names if c not in (*keys, "hour", "as_of")]
-    plain = [tuple(row[c] for c in (*keys, *names)) for row in rows.to_pylist()]
-    return sorted(plain, key=str)
-
-
-def expected(rows: list[tuple[Any, ...]], number: int, hour: str) -> list[tuple[Any, ...]]:
-    """The same from all tiles of the view at once, without Spark."""
-    view, names = VIEWS[number], ("tile", "action", "n", "total", "last_at", "hour")
-    mine = [row for row in rows if row[0] == number]
-    table = pa.table({
-        **{key: pa.array([row[1 + place] for row in mine]) for place, key in enumerate(view.keys)},
-        **{name: pa.array([row[3 + place] for row in mine]) for place, name in enumerate(names)},
-    })  # fmt: skip
-    keys, as_of, values = window_features(table, view, hour, hour, [])
-    split = len(view.count_columns())
-    columns = dict(zip(view.count_columns(), values[:, :split].T, strict=True))
-    last = {
-        name: timestamps(column.copy(), never=0)
-        for name, column in zip(view.recency_columns(), values[:, split:].T, strict=True)
-    }
-    assert set((as_of * HOUR_MICROS).tolist()) == {int(at(60).timestamp() * 1e6)}
-    columns_of_keys = dict(zip(view.keys, keys.columns, strict=True))
-    return contents(pa.table({**columns_of_keys, **columns, **last}), view.keys)
+def test_units_are_done_by_tasks(spark: SparkSession, tmp_path: Path) -> None:
+    """What a unit writes is the same wherever it is done."""
+    view, hour = VIEWS[0], START
+    tile = at(0, 30)
+    counts = pa.table({
+        "user_id": [f"u{i}" for i in range(9)], "key_hash": [i * 2**59 for i in range(9)],
+        "tile": [tile] * 9, "action": ["click"] * 9, "n": range(9), "total": [0] * 9,
+        "last_at": [tile] * 9, "hour": [hour] * 9,
+    }).cast(optional(TABLES[view.counts_table].schema))  # fmt: skip
+    pq.write_table(counts, tmp_path / "tiles.parquet")
+    path = str(tmp_path / "tiles.parquet")
+    units = [
+        Unit(0, hour, hour, str(tmp_path / "out"), [path], within=keys) for keys in key_ranges(3)
+    ]
+    units.append(Unit(0, hour, hour, str(tmp_path / "day"), [path], day=True))
+    done = run_units(spark, units)
+    assert [(unit.day, part.rows) for unit, part in done] == [
+        (False, 6), (False, 3), (True, 9)
+    ]  # fmt: skip
+    for unit, part in done:
+        [here] = work(unit)
+        assert (part.hour, part.rows, part.digest) == (here.hour, here.rows, here.digest)
+        assert pq.read_table(part.path).equals(pq.read_table(here.path))
+    assert run_units(spark, []) == []
 
 
 def event_rows(count: int) -> list[dict[str, Any]]:
@@ -124,6 +121,8 @@ def event_rows(count: int) -> list[dict[str, Any]]:
             "event_id": f"e{number}", "event_time": happened, "ingested_at": arrived,
             "user_id": f"u{draw.randrange(5)}", "item_id": draw.choice([None, "i1", "i2"]),
             "room_id": draw.choice([None, "r1"]), "category": draw.choice([None, "c1", "c2"]),
+            "host_id": draw.choice([None, "h1"]), "shop_id": None,
+            "query": draw.choice([None, "q"]), "scene": "home",
             "action": action, "hour": arrived.strftime("%Y-%m-%dT%H"),
             "value": draw.choice([None, 1.063, 7.25]) if action in ("stay", "order") else None,
         })  # fmt: skip
@@ -155,7 +154,7 @@ def test_counts_equal_a_naive_loop(spark: SparkSession) -> None:
             unit = {"stay": 1000, "order": 100}.get(row["action"], 0)
             total[place] += round((row["value"] or 0) * unit)
             last[place] = max(last.get(place, row["event_time"]), row["event_time"])
-    found = count_tiles(frame(spark, rows, "category")).toArrow().to_pylist()
+    found = count_tiles(frame(spark, rows, *DERIVED)).toArrow().to_pylist()
     assert len(found) == len(count) > 100
     for row in found:
         place = tuple(row[name] for name in (*KEYS, "tile", "action"))
@@ -164,32 +163,67 @@ def test_counts_equal_a_naive_loop(spark: SparkSession) -> None:
         assert measured == (count[place], total[place], last[place], hour), place
 
 
-def test_a_category_is_the_one_known_in_the_hour(spark: SparkSession) -> None:
-    entity = "category string, valid_from timestamp, hour string"
+def test_derived_keys_are_those_known_in_the_hour(spark: SparkSession) -> None:
     items = [
-        ("i1", "old", at(0), hr.add(START, 0)),
-        ("i1", "overruled", at(1), hr.add(START, 2)),
-        ("i1", "new", at(2), hr.add(START, 2)),
-        ("i2", None, at(0), hr.add(START, 0)),
+        ("i1", at(0), hr.add(START, 0), "old", "s1"),
+        ("i1", at(1), hr.add(START, 2), "overruled", "s1"),
+        ("i1", at(2), hr.add(START, 2), "new", None),
+        ("i2", at(0), hr.add(START, 0), None, "s2"),
     ]
-    rooms = [("r1", "room's", at(0), hr.add(START, 1))]
+    rooms = [("r1", at(0), hr.add(START, 1), "room's", "h1")]
     asked = [
-        ("i1", "r1", 0, "old"), ("i1", None, 1, "old"), ("i1", None, 2, "new"),
-        ("i1", None, 9, "new"), ("i2", "r1", 0, None), ("i2", "r1", 1, "room's"),
-        (None, "r1", 3, "room's"), (None, None, 3, None), ("unknown", None, 3, None),
+        ("i1", "r1", 0, "old", None, "s1"), ("i1", None, 1, "old", None, "s1"),
+        ("i1", None, 2, "new", None, None), ("i1", "r1", 9, "new", "h1", None),
+        ("i2", "r1", 0, None, None, "s2"), ("i2", "r1", 1, "room's", "h1", "s2"),
+        (None, "r1", 3, "room's", "h1", None), (None, None, 3, None, None, None),
+        ("unknown", None, 3, None, None, None),
     ]  # fmt: skip
     events = [
         {**dict.fromkeys(EVENTS.names), "event_id": str(number), "item_id": item, "room_id": room,
          "hour": hr.add(START, hour)}
-        for number, (item, room, hour, _) in enumerate(asked)
+        for number, (item, room, hour, *_) in enumerate(asked)
     ]  # fmt: skip
-    found = with_category(
-        frame(spark, events),
-        spark.createDataFrame(items, f"item_id string, {entity}"),
-        spark.createDataFrame(rooms, f"room_id string, {entity}"),
-    ).toArrow()
-    got = {row["event_id"]: row["category"] for row in found.to_pylist()}
-    assert got == {str(number): category for number, (*_, category) in enumerate(asked)}
+    entities = {
+        "items": spark.createDataFrame(items, entity_schema("items")),
+        "rooms": spark.createDataFrame(rooms, entity_schema("rooms")),
+    }
+    for small in (False, True):
+        found = with_derived_keys(frame(spark, events), entities, small=small).toArrow()
+        got = {r["event_id"]: tuple(r[name] for name in DERIVED) for r in found.to_pylist()}
+        assert got == {str(number): row[3:] for number, row in enumerate(asked)}
+
+
+def test_entities_are_read_with_what_keys_are_derived_from() -> None:
+    texts = pa.map_(pa.string(), pa.string())
+    rows = pa.table({
+        "item_id": ["i1", "i2"], "valid_from": [at(0), at(1)], "category": ["c", None],
+        "categorical": pa.array([[("shop", "s1"), ("x", "y")], []], texts),
+        "hour": [START, START],
+    })  # fmt: skip
+    found = stacked_entities(rows, "items")
+    assert ", ".join(found.column_names) == "item_id, valid_from, hour, category, shop"
+    assert found["shop"].to_pylist() == ["s1", None]
+
+
+def test_bots_do_not_count(spark: SparkSession) -> None:
+    rule = BotRule(max_events=20, min_impressions=10, max_click_rate=0.5)
+
+    def of(user: str, action: str, count: int, hour: int = 0) -> list[dict[str, Any]]:
+        row = {**dict.fromkeys(EVENTS.names), "user_id": user, "action": action}
+        return [{**row, "hour": hr.add(START, hour)} for _ in range(count)]
+
+    rows = [
+        *of("busy", "impression", 21), *of("busy", "impression", 5, hour=1),
+        *of("eager", "impression", 10), *of("eager", "click", 6),
+        *of("keen", "impression", 10), *of("keen", "click", 5),
+        *of("new", "impression", 2), *of("new", "click", 2),
+    ]  # fmt: skip
+    left = without_bots(frame(spark, rows), rule).toArrow()
+    counted = Counter(zip(*(left[c].to_pylist() for c in ("user_id", "hour")), strict=True))
+    assert counted == {
+        ("busy", hr.add(START, 1)): 5, ("keen", START): 15, ("new", START): 4,
+    }  # fmt: skip
+    assert left.column_names == EVENTS.names
 
 
 def test_outcomes_find_their_impression(spark: SparkSession) -> None:

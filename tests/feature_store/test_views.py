@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from feature_store.point_in_time import KNOWN_ATTRIBUTES
-from feature_store.schemas import OUTCOME_ACTIONS, SAMPLE_KEYS, SAMPLES, TABLES
+from feature_store.schemas import EVENTS, OUTCOME_ACTIONS, SAMPLE_KEYS, SAMPLES, TABLES
 from feature_store.training_set import FEATURE_COLUMNS
 from feature_store.views import (
     ATTRIBUTES,
     CONTEXT,
-    MAX_WINDOW,
+    DERIVED_KEYS,
+    TILE_MINUTES,
     VALUE_ACTIONS,
     VIEWS,
     FeatureView,
@@ -57,7 +58,15 @@ def test_a_view_is_consistent(view: FeatureView) -> None:
     for rate in view.rates:
         assert {rate.numerator, rate.denominator} <= set(view.measures())
         assert rate.weight > 0
-    assert max(view.windows) <= MAX_WINDOW
+    assert all(window % TILE_MINUTES == 0 for window in view.windows)
+    assert set(view.amounts) <= set(VALUE_ACTIONS) & set(view.actions)
+    for trend in view.trends:
+        assert trend.action in view.actions
+        assert {trend.short, trend.long} <= set(view.windows)
+        assert trend.short < trend.long
+    assert len(view.keys) in (1, 2)
+    assert set(view.keys) <= {*EVENTS.names, *(key.name for key in DERIVED_KEYS)}
+    assert view.ttl_hours > 24, "a full base comes once a day"
     assert list(view.windows) == sorted(set(view.windows))
     assert set(view.keys) <= set(TABLES[view.features_table].schema.names)
     assert set(view.count_columns()) <= set(TABLES[view.features_table].schema.names)
@@ -68,9 +77,8 @@ def test_a_view_is_consistent(view: FeatureView) -> None:
 
 def test_views_have_distinct_names_and_tables() -> None:
     assert len({view.name for view in VIEWS}) == len(VIEWS)
-    assert len({view.counts_table for view in VIEWS} | {v.features_table for v in VIEWS}) == (
-        2 * len(VIEWS)
-    )
+    tables = [(v.counts_table, v.day_counts_table, v.features_table) for v in VIEWS]
+    assert len({name for names in tables for name in names}) == 3 * len(VIEWS)
 
 
 def test_attributes_belong_to_their_entity_table() -> None:
@@ -84,15 +92,16 @@ def test_attributes_belong_to_their_entity_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours", "name"), [(1, "1h"), (24, "24h"), (36, "36h"), (72, "3d"), (168, "7d")]
+    ("minutes", "name"),
+    [(30, "30m"), (60, "1h"), (90, "90m"), (1440, "24h"), (2160, "36h"), (4320, "3d")],
 )
-def test_windows_have_readable_names(hours: int, name: str) -> None:
-    assert window_name(hours) == name
+def test_windows_have_readable_names(minutes: int, name: str) -> None:
+    assert window_name(minutes) == name
 
 
 def test_adding_a_view_is_one_entry() -> None:
     view = FeatureView("scene", ("scene",), "test", actions=("impression", "stay"), rates=(),
-                       recency=("stay",), windows=(1, 72))  # fmt: skip
+                       recency=("stay",), windows=(60, 72 * 60))  # fmt: skip
     assert view.measures() == ("impression", "stay", "stay_total")
     assert view.count_columns() == (
         "impression_1h", "stay_1h", "stay_total_1h", "impression_3d", "stay_3d", "stay_total_3d",

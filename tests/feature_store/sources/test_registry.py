@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from feature_store.rowhash import row_hashes
 from feature_store.sources import SOURCES, SourceError, open_source
 from feature_store.sources.arrow import attribute_map, hour_of_micros, micros_of
-from feature_store.sources.rowhash import row_hashes
 
 
 def test_every_source_is_known_by_its_name():

@@ -1,4 +1,4 @@
-"""A 128-bit name for a row, from the values of all its columns; vectorised.
+"""A 128-bit name for a row, from the values of all its columns, and a digest of many; vectorised.
 
 Each column is folded into two independent chains with the 64-bit finaliser of SplitMix64 (Steele,
 Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Rows that are equal
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["row_hashes"]
+__all__ = ["add_sums", "row_hashes", "sum_of_rows"]
 
 _SEEDS = (0x243F6A8885A308D3, 0x13198A2E03707344)  # digits of pi
 _NULL = 0xA4093822299F31D0
@@ -43,6 +43,28 @@ def row_hashes(rows: pa.RecordBatch) -> pa.Array:
     offsets = np.arange(count + 1, dtype=np.int32) * 32
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return pa.Array.from_buffers(pa.string(), count, buffers)
+
+
+def sum_of_rows(values: npt.NDArray[np.int64]) -> int:
+    """The sum of 128-bit names of the rows of (N, K) integers, modulo 2**128 by halves.
+
+    Independent of how rows are ordered and split: the sums of parts, each half added modulo 2**64,
+    are the sum of the whole, see :func:`add_sums`.
+    """
+    halves = []
+    for seed in _SEEDS:
+        chain = np.full(len(values), seed, np.uint64)
+        for column in values.T:
+            chain = _mix((chain ^ _mix(column.view(np.uint64) + _STEP)) + _STEP)
+        halves.append(int(chain.sum(dtype=np.uint64)))
+    return halves[0] << 64 | halves[1]
+
+
+def add_sums(one: int, other: int) -> int:
+    """The sum of rows of two parts together."""
+    low = (1 << 64) - 1
+    high = (one >> 64) + (other >> 64) & low
+    return high << 64 | ((one & low) + (other & low) & low)
 
 
 def _words(column: pa.Array) -> list[npt.NDArray[np.uint64]]:

@@ -1,0 +1,130 @@
+"""The catalogue of features: what the views declare, as a page to read.
+
+``python -m feature_store.catalog`` prints it; ``CATALOG.md`` beside this file keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from feature_store.views import (
+    ATTRIBUTES,
+    BOTS,
+    CONTEXT,
+    DERIVED_KEYS,
+    VIEWS,
+    FeatureView,
+    dense_columns,
+    sparse_columns,
+    window_name,
+)
+
+__all__ = ["catalogue"]
+
+_HEAD = """# Feature catalogue
+
+Generated from `views.py` by `make catalog`; a test keeps it fresh. A window `w` holds what arrived
+in [as_of - w, as_of). Rates are smoothed, (numerator + prior x weight) / (denominator + weight);
+trends compare a short window with its share of a long one and are 1 where nothing was seen.
+"""
+
+
+def catalogue() -> str:
+    """Every feature of a sample, in Markdown."""
+    return "\n".join([_HEAD, *_views(), *_attributes(), *_derived(), *_sizes()])
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    names = list(header)
+    lines = [names, ["---"] * len(names), *(list(row) for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _views() -> list[str]:
+    header = ("view", "keys", "what", "windows", "features", "ttl", "owner")
+    rows = (
+        (
+            f"[`{view.name}`](#{view.name})",
+            ", ".join(f"`{key}`" for key in view.keys),
+            view.description,
+            _windows(view),
+            str(len(view.sample_columns())),
+            f"{view.ttl_hours} h",
+            view.owner,
+        )
+        for view in VIEWS
+    )
+    sections = [line for view in VIEWS for line in _section(view)]
+    return ["## Behaviour", "", *_table(header, rows), "", *sections]
+
+
+def _windows(view: FeatureView) -> str:
+    return ", ".join(window_name(window) for window in view.windows)
+
+
+def _section(view: FeatureView) -> list[str]:
+    rates = [
+        f"`{r.name}` = {r.numerator} / {r.denominator}, prior {r.prior:g}, weight {r.weight:g}"
+        for r in view.rates
+    ]
+    trends = [
+        f"`{t.action}_trend_{window_name(t.short)}_{window_name(t.long)}`, weight {t.weight:g}"
+        for t in view.trends
+    ]
+    listed = {
+        "Counts, per window": [f"`{action}`" for action in view.actions],
+        "Amounts, per window": [f"`{action}_amount`" for action in view.amounts],
+        "Rates, per window": rates,
+        "Trends": trends,
+        "Recency, in hours": [f"`hours_since_{action}`" for action in view.recency],
+    }
+    lines = [f"- {what}: {'; '.join(names)}" for what, names in listed.items() if names]
+    tables = f"- Tables: `{view.counts_table}`, `{view.day_counts_table}`, `{view.features_table}`"
+    return [f"### {view.name}", "", view.description, "", *lines, tables, ""]
+
+
+def _attributes() -> list[str]:
+    rows = (
+        (
+            f"`{view.entity}`",
+            f"`{view.table}`",
+            ", ".join(f"`{name}`" for name in view.dense()) or "-",
+            ", ".join(f"`{name}`" for name in view.sparse()) or "-",
+        )
+        for view in ATTRIBUTES
+    )
+    context = ", ".join(f"`{name}`" for name in CONTEXT)
+    header = ("entity", "table", "numbers", "categories")
+    return ["## Attributes", "", *_table(header, rows), "", f"Context: {context}.", ""]
+
+
+def _derived() -> list[str]:
+    rows = (
+        (f"`{key.name}`", ", else ".join(f"`{table}.{column}`" for table, _, column in key.lookups))
+        for key in DERIVED_KEYS
+    )
+    bots = (
+        f"Events of an hour do not count when their user made more than {BOTS.max_events} of them, "
+        f"or was shown at least {BOTS.min_impressions} impressions and clicked on more than "
+        f"{BOTS.max_click_rate:.0%} of them."
+    )
+    return [
+        "## Derived keys",
+        "",
+        *_table(("key", "taken from"), rows),
+        "",
+        "## Bots",
+        "",
+        bots,
+        "",
+    ]
+
+
+def _sizes() -> list[str]:
+    return [
+        f"A sample holds {len(dense_columns())} numbers and {len(sparse_columns())} categories.\n"
+    ]
+
+
+if __name__ == "__main__":
+    print(catalogue(), end="")
