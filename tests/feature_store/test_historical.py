@@ -26,7 +26,7 @@ from feature_store.views import CONTEXT, VIEWS, FeatureView, window_name
 from feature_store.windows import sample_matrix
 from tests.feature_store.published import NAMES, START, ZONE, open_store, publish, world
 
-HOURS = 62
+HOURS = 42
 RANKING = feature_service("ranking")
 KEYS = RANKING.key_columns()
 MICRO = dt.timedelta(microseconds=1)
@@ -153,6 +153,25 @@ def test_attributes_are_those_that_had_arrived(published: tuple[Store, Rows]) ->
     assert found["item_price"].to_pylist() == [None, 3.0, 3.0, 5.0]
     assert found["item_video_type"].to_pylist() == [None, None, None, "video"]
     assert found["item_duration_s"].to_pylist() == [None] * 4
+
+
+def test_a_key_that_events_do_not_carry_is_looked_up(published: tuple[Store, Rows]) -> None:
+    """As known in the row's hour, as with impressions; what the frame brings comes first."""
+    service = FeatureService("taste", "", "test", views=("user_category",), request=("category",))
+    minutes = (-1, 0, 59, 24 * 60)
+    at = [hr.start_of(START) + dt.timedelta(minutes=m) for m in minutes]
+    asked = pa.table({
+        "user_id": ["a"] * 4, "item_id": ["a"] * 3 + [None],
+        "room_id": pa.nulls(4, pa.string()), "event_time": pa.array(at, TIMESTAMP),
+    })  # fmt: skip
+    found = get_historical_features(published[0], asked, service, time_zone=ZONE)
+    assert found["category"].to_pylist() == [None, "c", "c", None]
+    brought = asked.append_column("category", pa.array(["b"] * 4))
+    check(*published, brought, FeatureService("b", "", "test", views=("user_category",)))
+    with pytest.raises(FrameError, match=r"needs the columns \['room_id'\]"):
+        get_historical_features(
+            published[0], asked.drop_columns(["room_id"]), service, time_zone=ZONE
+        )
 
 
 def test_a_service_is_its_columns_in_order(published: tuple[Store, Rows]) -> None:
