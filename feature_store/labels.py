@@ -1,7 +1,15 @@
 """Labels, which exist only relative to a cut.
 
 ``labels(samples, outcomes, cut)`` uses outcomes known before ``cut`` and masks what is still open
-there: a sample whose attribution window ends after the cut has no label yet, neither 1 nor 0.
+there: a sample whose attribution window does not end before the cut has no label yet, neither 1
+nor 0. The window includes its last instant, and what arrives at the cut is not known before it, so
+a window that ends exactly there is open as well. A label that another action can undo is open as
+long as that action's window.
+
+A label does not wait for outcomes that arrive late. It would have to wait for the whole allowed
+lateness, and nothing could be judged on an hour at the end of that hour's successor. An outcome
+that happened inside its window and arrives after the cut makes a 0 that a later cut makes a 1;
+where a log arrives late, cut later.
 """
 
 from __future__ import annotations
@@ -17,7 +25,7 @@ import pyarrow.compute as pc
 
 from feature_store import hours as hr
 
-__all__ = ["LABELS", "Label", "label_column", "labelled"]
+__all__ = ["LABELS", "Label", "censored_share", "label_column", "labelled"]
 
 _SECOND: Final = 1_000_000
 
@@ -76,10 +84,29 @@ def labelled(
             continue
         window = windows[label.action] * _SECOND
         values = _values(found, rows, shown_at, label, window, windows)
-        immature = shown_at + window > cut_micros
+        undone = windows.get(label.undone_by, 0) if label.undone_by else 0
+        immature = shown_at + max(window, undone * _SECOND) >= cut_micros
         column = pa.array(values.astype(np.float32), mask=immature)
         samples = samples.append_column(label_column(name), column)
     return samples
+
+
+def censored_share(table: pa.Table) -> pa.Table:
+    """How much of each hour has no label yet.
+
+    Args:
+        table: result of :func:`labelled`, with ``hour``.
+
+    Returns:
+        One row per hour, in order: ``hour``, ``rows``, and for every label of the table a column of
+        its name with the share of the hour's rows that are immature (float64, 0 to 1).
+    """
+    names = [name for name in LABELS if label_column(name) in table.column_names]
+    empty = {name: pc.cast(pc.is_null(table[label_column(name)]), pa.float64()) for name in names}
+    counted = pa.table({"hour": table["hour"], **empty}).group_by("hour")
+    shares = counted.aggregate([([], "count_all"), *((name, "mean") for name in names)])
+    columns = ["hour", "count_all", *(f"{name}_mean" for name in names)]
+    return shares.select(columns).rename_columns(["hour", "rows", *names]).sort_by("hour")
 
 
 def _values(

@@ -226,3 +226,11 @@ class Ledger:
         query = sa.select(sa.func.min(_HOURS.c.hour)).where(_HOURS.c.table_name == table)
         with self._begin() as connection:
             return connection.execute(query).scalar()
+
+    def last_hour(self, table: str) -> str | None:
+        """The latest hour of ``table`` that a reader may use, None when there is none."""
+        query = sa.select(sa.func.max(_HOURS.c.hour)).where(
+            _HOURS.c.table_name == table, _HOURS.c.validated.is_(True)
+        )
+        with self._begin() as connection:
+            return connection.execute(query).scalar()

@@ -32,11 +32,12 @@ from feature_store.transforms import (
     hour_text,
     keyed,
 )
-from feature_store.views import ATTRIBUTES, VIEWS, AttributeView
+from feature_store.views import ATTRIBUTES, VIEWS, AttributeView, FeatureView
 from feature_store.windows import HOUR_MICROS, Ints, epoch_hour, key_codes, sample_matrix
 
 __all__ = [
     "KNOWN_ATTRIBUTES",
+    "alive",
     "base_hours",
     "build_samples",
     "feature_hours",
@@ -154,6 +155,12 @@ def latest_known(lookups: pa.Table, keys: Sequence[str]) -> Ints:
     return result
 
 
+def alive(view: FeatureView, asked: Ints, found: Ints) -> npt.NDArray[np.bool_]:
+    """Whether rows as of ``found`` still count at ``asked``, both microseconds: the view's TTL."""
+    young: npt.NDArray[np.bool_] = asked - found <= view.ttl_hours * HOUR_MICROS
+    return young
+
+
 def _requests(shown: DataFrame) -> DataFrame:
     """One lookup per impression and view whose keys it has."""
     narrow = shown.select(
@@ -222,11 +229,12 @@ def _behaviour(lookups: pa.Table, number: int, rows: Ints, source: Ints) -> pa.B
     """Sample columns of a feature view for the requests ``rows``, answered by ``source``."""
     view = VIEWS[number]
     width = len(view.count_columns()) + len(view.recency)
-    hit = source >= 0
+    as_of = lookups["as_of"].to_numpy()
+    hit = (source >= 0) & alive(view, as_of[rows], as_of[source])
     values = np.zeros((len(rows), width), np.int64)
     found = lookups[PACKED].combine_chunks().take(pa.array(source[hit]))
     values[hit] = from_bytes(found, np.int64, width)
-    return as_bytes(sample_matrix(view, values, lookups["as_of"].to_numpy()[rows]))
+    return as_bytes(sample_matrix(view, values, as_of[rows]))
 
 
 def _context(time_zone: str) -> dict[str, Column]:

@@ -259,13 +259,13 @@ class Store:
         where: Mapping[str, str] | None = None,
         snapshot_id: int | None = None,
     ) -> list[str]:
-        """The data files of ``hours`` at a snapshot (the current one by default), in order.
+        """The data files of ``hours`` at a snapshot (the current one by default), by hour.
 
         Args:
             where: further partition values, e.g. ``{"evaluation": "hourly"}``.
         """
         found = self.files_by_hour(name, hours, where, snapshot_id)
-        return sorted(path for paths in found.values() for path in paths)
+        return [path for hour in sorted(found) for path in sorted(found[hour])]
 
     def files_by_hour(
         self,

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours as hr
+from feature_store.services import FeatureService, ServiceError, feature_service
 from feature_store.sources.base import Source
 from feature_store.tables import Store
-from feature_store.training_set import FEATURE_COLUMNS, Lineage, lineage, training_set
-from feature_store.views import dense_columns, sparse_columns
+from feature_store.training_set import Lineage, Recipe, build, lineage
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
+from jobs.support.provenance import Provenance
 from jobs.support.settings import Settings, SettingsError, TrainSettings, load_settings
 from jobs.support.summary import Summary, main_of, progress
 from models import FeatureSpec, FitReport, GBDTConfig, GBDTRanker, SparseColumn
@@ -50,6 +51,7 @@ class Plan:
     name: str
     hour: str
     first: str
+    service: FeatureService
     lineage: Lineage
     config: GBDTConfig
     spec: FeatureSpec
@@ -79,19 +81,24 @@ def plan(store: Store, settings: TrainSettings, name: str, hour: str) -> Plan:
     """The training run of ``hour``: [hour - span, hour), cut at the start of ``hour``.
 
     Raises:
-        SettingsError: for a configuration that GBDTConfig refuses, or tasks without a label.
+        SettingsError: for a configuration that GBDTConfig refuses, or an unknown feature service.
     """
     try:
         config = GBDTConfig.from_dict(dict(settings.gbdt))
     except ConfigError as error:
         raise SettingsError(f"configuration train.gbdt: {error}") from error
+    try:
+        service = feature_service(settings.feature_service)
+    except ServiceError as error:
+        raise SettingsError(f"configuration train.feature_service: {error}") from error
     spec = FeatureSpec(
-        dense=dense_columns(),
-        sparse=tuple(SparseColumn(column, buckets) for column, buckets in sparse_columns()),
+        dense=service.dense(),
+        sparse=tuple(SparseColumn(column, buckets) for column, buckets in service.sparse()),
         labels=tuple(f"label_{task}" for task in config.tasks),
     )
     first = hr.add(hour, -settings.span_hours)
-    return Plan(name, hour, first, lineage(store, first, hour), config, spec)
+    origin = lineage(store, first, hr.add(hour, -1), hour)
+    return Plan(name, hour, first, service, origin, config, spec)
 
 
 def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -124,7 +131,7 @@ def _description(chosen: Plan, train: pa.Table) -> str:
 
 def _register(
     registry: Registry, chosen: Plan, model: GBDTRanker, report: FitReport, train: pa.Table,
-    valid: pa.Table, guard: Any,
+    valid: pa.Table, training: Provenance, guard: Any,
 ) -> Version:  # fmt: skip
     hours = chosen.lineage.hours
     with tempfile.TemporaryDirectory(prefix="rankmill-") as scratch:
@@ -135,14 +142,16 @@ def _register(
             chosen.run_key,
             folder,
             chosen.spec,
-            metrics=report.metrics(),
+            metrics={**report.metrics(), **training.metrics()},
             params={"family": "gbdt", **model.config_dict()},
             tags={
                 "code_version": importlib.metadata.version("rankmill"),
                 "run_hour": chosen.hour,
+                "feature_service": chosen.service.name,
+                "training_set_sha": training.sha256,
             },
             input_example=valid.slice(0, 5).select(list(chosen.spec.columns)),
-            plots=_plots(model, report, valid),
+            plots={**_plots(model, report, valid), "censored_labels": training.figure()},
             description=_description(chosen, train),
             guard=guard,
             handoff={
@@ -151,6 +160,7 @@ def _register(
                 "iceberg_snapshots": dict(chosen.lineage.snapshots),
                 "cut": chosen.hour,
                 "content_sha": chosen.lineage.content_sha,
+                "training_set": training.handoff(),
             },
         )
 
@@ -187,11 +197,11 @@ def _fit_and_register(
     store: Store, registry: Registry, chosen: Plan, source: Source, writer: Any, summary: Summary,
     dry: bool,
 ) -> Version | None:  # fmt: skip
-    last = hr.add(chosen.hour, -1)
-    table = training_set(
-        store, chosen.first, last, chosen.hour, source.windows, FEATURE_COLUMNS,
-        chosen.lineage.snapshots,
-    )  # fmt: skip
+    service = chosen.service
+    recipe = Recipe(
+        chosen.hour, service.name, service.columns(), dict(source.windows), chosen.lineage
+    )
+    table = build(store, recipe)
     absent = [label for label in chosen.spec.labels if label not in table.column_names]
     if absent:
         raise SettingsError(
@@ -203,7 +213,13 @@ def _fit_and_register(
     progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
     model = GBDTRanker(chosen.config, chosen.spec)
     report = model.fit(rows, held, lambda message: progress(JOB, message))
-    summary.details = {"rounds": dict(report.rounds), "immature": dict(report.immature)}
+    training = Provenance.of(recipe, table, model.tasks)
+    summary.details = {
+        "rounds": dict(report.rounds),
+        "immature": dict(report.immature),
+        "censored": training.by_hour(),
+        "training_set_sha": training.sha256,
+    }
     if dry:
         summary.status, summary.message = "dry-run", "fitted; nothing registered"
         return None
@@ -214,7 +230,7 @@ def _fit_and_register(
         with store.ledger.holding(writer.stage, [chosen.hour], writer.token):
             pass
 
-    version = _register(registry, chosen, model, report, rows, held, guard)
+    version = _register(registry, chosen, model, report, rows, held, training, guard)
     summary.message = f"registered {chosen.name} version {version.version}"
     return version
 

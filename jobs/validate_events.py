@@ -168,7 +168,8 @@ def _refusal(
         url = _log_page(store, settings, judged, token)
     except RegistryError as error:
         return RefusedError(f"{message}. It has no page: {error}")
-    return RefusedError(f"{message}. Its page: {url}" if url else message, url)
+    summary = Summary(JOB, list(judged.verdicts), mlflow_run_url=url)
+    return RefusedError(f"{message}. Its page: {url}" if url else message, summary)
 
 
 def validate(

@@ -71,14 +71,28 @@ class RegistryBase(abc.ABC):
         Raises:
             RegistryError: when there is no such version, or its files are not what was registered.
         """
+        found = self.resolve(name, version)
+        with self._fetched(found) as (path, handoff):
+            model = load_ranker(path)
+        return Loaded(model, model.spec, handoff, found)
+
+    def resolve(self, name: str, version: int | str) -> Version:
+        """The version of a number, or of an alias; RegistryError when there is none."""
         by_number = isinstance(version, int) or version.isdigit()
         found = self.get(name, int(version)) if by_number else self.alias(name, str(version))
         if found is None:
             known = [item.version for item in self.versions(name)]
             raise RegistryError(f"{name} has no alias {version!r}; its versions are {known}")
-        with self._fetched(found) as (path, handoff):
-            model = load_ranker(path)
-        return Loaded(model, model.spec, handoff, found)
+        return found
+
+    def handoff(self, version: Version) -> dict[str, Any]:
+        """What ``handoff.json`` of a version says.
+
+        Raises:
+            RegistryError: when its files are not what was registered.
+        """
+        with self._fetched(version) as (_, body):
+            return body
 
     def input_example(self, version: Version) -> pa.Table:
         """The rows registered with a version as an example, with the types they had in Arrow.

@@ -10,11 +10,14 @@ from jobs.support.settings import SettingsError
 __all__ = ["job_parser", "run_hours"]
 
 
-def job_parser(job: str, description: str, examples: str) -> argparse.ArgumentParser:
+def job_parser(
+    job: str, description: str, examples: str, *, of_hours: bool = True
+) -> argparse.ArgumentParser:
     """A parser with the arguments of section "Jobs" of the README; a job adds its own.
 
     Args:
         examples: command lines, shown at the end of ``--help``.
+        of_hours: whether the job is told its hours; one on a registered version is not.
     """
     parser = argparse.ArgumentParser(
         prog=f"{job}.py",
@@ -23,13 +26,8 @@ def job_parser(job: str, description: str, examples: str) -> argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    when = parser.add_argument_group("hours (UTC, named by their start, 2026-11-11T05)")
-    when.add_argument("--hour", metavar="H", help="the one hour to run")
-    when.add_argument("--from-hour", metavar="A", help="first of a range of hours")
-    when.add_argument("--to-hour", metavar="B", help="last of a range of hours, included")
-    when.add_argument(
-        "--date", metavar="D", help="all hours of a business day in the source's time zone"
-    )
+    if of_hours:
+        _add_hours(parser)
     where = parser.add_argument_group("where (defaults come from the environment)")
     where.add_argument("--config", metavar="YAML", help="configuration [RANKMILL_CONFIG]")
     where.add_argument("--data", metavar="PATH", help="the source's files [RANKMILL_DATA]")
@@ -45,6 +43,16 @@ def job_parser(job: str, description: str, examples: str) -> argparse.ArgumentPa
         "--dry-run", action="store_true", help="compute everything, commit and register nothing"
     )
     return parser
+
+
+def _add_hours(parser: argparse.ArgumentParser) -> None:
+    when = parser.add_argument_group("hours (UTC, named by their start, 2026-11-11T05)")
+    when.add_argument("--hour", metavar="H", help="the one hour to run")
+    when.add_argument("--from-hour", metavar="A", help="first of a range of hours")
+    when.add_argument("--to-hour", metavar="B", help="last of a range of hours, included")
+    when.add_argument(
+        "--date", metavar="D", help="all hours of a business day in the source's time zone"
+    )
 
 
 def run_hours(arguments: argparse.Namespace, time_zone: str) -> list[str]:

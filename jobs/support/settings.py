@@ -40,10 +40,12 @@ class TrainSettings:
 
     Attributes:
         span_hours: the model of run H is fitted on [H - span, H).
+        feature_service: what the model reads, by its name in ``SERVICES``.
         gbdt: fields of ``GBDTConfig``.
     """
 
     span_hours: int = 24
+    feature_service: str = "ranking"
     gbdt: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -26,12 +26,12 @@ DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
 class RefusedError(RuntimeError):
     """A gate, or a stage before, does not let this run go on (exit status 3).
 
-    ``mlflow_run_url`` is where to see why, if anywhere.
+    ``summary`` is what is known all the same; it is printed with the refusal's message.
     """
 
-    def __init__(self, message: str, mlflow_run_url: str | None = None) -> None:
+    def __init__(self, message: str, summary: Summary | None = None) -> None:
         super().__init__(message)
-        self.mlflow_run_url = mlflow_run_url
+        self.summary = summary
 
 
 @dataclass
@@ -106,7 +106,8 @@ def _end(job: str, started: float, code: int, status: str, error: Exception) -> 
     message = f"{error}" if f"{error}" else type(error).__name__
     print(f"[{job}] {status}: {message}", file=sys.stderr, flush=True)
     seconds = round(time.monotonic() - started, 2)
-    url = error.mlflow_run_url if isinstance(error, RefusedError) else None
-    summary = Summary(job, status=status, seconds=seconds, message=message, mlflow_run_url=url)
+    known = error.summary if isinstance(error, RefusedError) else None
+    summary = known or Summary(job)
+    summary.status, summary.seconds, summary.message = status, seconds, message
     print(summary.line(), flush=True)
     return code

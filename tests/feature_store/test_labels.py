@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from feature_store import hours as hr
-from feature_store.labels import LABELS, label_column, labelled
+from feature_store.labels import LABELS, censored_share, label_column, labelled
 from feature_store.schemas import OUTCOMES, TIMESTAMP, optional
 from feature_store.sources.base import DEFAULT_WINDOWS
 
@@ -66,15 +66,18 @@ def labels(
     ("click", 600), ("long_view", 3600), ("stay", 3600), ("follow", 3600), ("conversion", 86400),
 ])  # fmt: skip
 def test_a_label_matures_when_its_own_window_has_closed(name: str, window: int) -> None:
-    """Shown exactly a window before the cut, a microsecond later, and at the cut itself."""
+    """Shown a microsecond more than a window before the cut, exactly a window, and at the cut.
+
+    The last instant of a window is in it, and what arrives at the cut is not known before it.
+    """
     cut = hr.add(HOUR, 30)
     last = 30 * 3600 - window
-    found = labels(shown(last, last + 1e-6, 30 * 3600), cut=cut)
+    found = labels(shown(last - 1e-6, last, 30 * 3600), cut=cut)
     assert found[name] == [0.0, None, None]
 
 
 def test_maturity_is_per_action() -> None:
-    found = labels(shown(0, 3100))
+    found = labels(shown(-1, 3100))
     assert found["click"] == [0.0, None]
     assert found["long_view"] == [0.0, None]
     assert found["conversion"] == [None, None]
@@ -158,8 +161,35 @@ def test_stay_is_summed_and_not_counted() -> None:
         outcome("s0", "stay", 9, value=4.0),
         outcome("s1", "stay", 5, value=None),
         outcome("s2", "stay", 3601, value=100.0),
+        cut=hr.add(CUT, 1),
     )
     assert found["stay"] == [6.5, 0.0, 0.0]
+
+
+def test_what_can_still_be_undone_is_immature() -> None:
+    windows = {"order": 3600, "cancel": 2 * 3600}
+    bought = outcome("s0", "order", 60)
+    assert labels(shown(0), bought, windows=windows, cut=hr.add(HOUR, 2))["conversion"] == [None]
+    later = labels(shown(0), bought, windows=windows, cut=hr.add(HOUR, 3))
+    assert later["conversion"] == [1.0]
+
+
+def test_an_outcome_known_late_is_a_later_cuts() -> None:
+    """It happened inside its window, and arrived after both the window's end and the cut."""
+    late = outcome("s0", "click", 5, known=hr.start_of(CUT) + SECOND)
+    assert labels(shown(0), late)["click"] == [0.0]
+    assert labels(shown(0), late, cut=hr.add(CUT, 1))["click"] == [1.0]
+
+
+def test_the_censored_share_is_counted_by_hour_and_label() -> None:
+    seconds = (-2000, -1900, -1800, 0, 10, 3000, 3100)  # three of the hour before, four of HOUR
+    table = shown(*seconds).append_column("hour", pa.array([hr.add(HOUR, -1)] * 3 + [HOUR] * 4))
+    windows = {"click": 600, "long_view": 3600, "order": 86400}
+    found = labelled(table, pa.Table.from_pylist([], schema=optional(OUTCOMES)), CUT, windows)
+    assert censored_share(found).to_pylist() == [
+        {"hour": hr.add(HOUR, -1), "rows": 3, "click": 0.0, "long_view": 0.0, "conversion": 1.0},
+        {"hour": HOUR, "rows": 4, "click": 0.5, "long_view": 1.0, "conversion": 1.0},
+    ]
 
 
 def test_several_clicks_are_one_and_foreign_outcomes_are_none() -> None:

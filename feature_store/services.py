@@ -1,0 +1,162 @@
+"""Feature services: which of the features a model, or another reader, is served.
+
+A service is data: names of feature views and entities, and the columns of the request. The columns
+that it resolves to, and their order, follow from ``views``, so that training, history, the newest
+features and the check of what was served all mean the same columns by one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from feature_store.views import (
+    ATTRIBUTES,
+    VIEWS,
+    AttributeView,
+    FeatureView,
+    dense_columns,
+    sparse_columns,
+    window_name,
+)
+
+__all__ = ["REQUEST_COLUMNS", "SERVICES", "FeatureService", "ServiceError", "feature_service"]
+
+
+class ServiceError(ValueError):
+    """No such feature service, or one that names what is not declared."""
+
+
+def _of_the_request() -> tuple[str, ...]:
+    behaviour = {column for view in VIEWS for column in view.sample_columns()}
+    attributes = {c for view in ATTRIBUTES for c in (*view.dense(), *view.sparse())}
+    every = (*(name for name, _ in sparse_columns()), *dense_columns())
+    return tuple(c for c in every if c not in behaviour and c not in attributes)
+
+
+REQUEST_COLUMNS: Final = _of_the_request()
+"""Feature columns that no key tells: what the request brings, and what its time says."""
+
+
+@dataclass(frozen=True)
+class FeatureService:
+    """A named choice of features.
+
+    Attributes:
+        views: names of feature views.
+        attributes: entities whose attributes are served.
+        request: columns among ``REQUEST_COLUMNS``.
+        windows: names of the windows served, such as ``24h``; None for all of a view's. What has
+            no window, as the age of the last click, is always served.
+
+    Raises:
+        ServiceError: for a name that ``views`` does not declare.
+    """
+
+    name: str
+    description: str
+    owner: str
+    views: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    request: tuple[str, ...] = ()
+    windows: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        windows = {window_name(w) for view in VIEWS for w in view.windows}
+        for what, given, known in (
+            ("feature views", self.views, [view.name for view in VIEWS]),
+            ("entities with attributes", self.attributes, [view.entity for view in ATTRIBUTES]),
+            ("request columns", self.request, REQUEST_COLUMNS),
+            ("windows", self.windows or (), windows),
+        ):
+            unknown = sorted(set(given) - set(known))
+            if unknown:
+                raise ServiceError(
+                    f"feature service {self.name!r} names {what} {unknown}, which are not "
+                    f"declared; there are {sorted(known)}"
+                )
+
+    def feature_views(self) -> tuple[FeatureView, ...]:
+        """The declarations behind ``views``, in the order of ``VIEWS``."""
+        return tuple(view for view in VIEWS if view.name in self.views)
+
+    def attribute_views(self) -> tuple[AttributeView, ...]:
+        """The declarations behind ``attributes``, in the order of ``ATTRIBUTES``."""
+        return tuple(view for view in ATTRIBUTES if view.entity in self.attributes)
+
+    def served(self, view: FeatureView) -> tuple[str, ...]:
+        """The columns of ``view`` that are served, in the view's order."""
+        if self.windows is None:
+            return view.sample_columns()
+        left_out = {window_name(w) for w in view.windows} - set(self.windows)
+        return tuple(c for c in view.sample_columns() if left_out.isdisjoint(c.split("_")))
+
+    def dense(self) -> tuple[str, ...]:
+        """The dense columns, in the order of ``dense_columns``."""
+        chosen = self._chosen()
+        return tuple(column for column in dense_columns() if column in chosen)
+
+    def sparse(self) -> tuple[tuple[str, int], ...]:
+        """The categorical columns with their buckets, in the order of ``sparse_columns``."""
+        chosen = self._chosen()
+        return tuple(pair for pair in sparse_columns() if pair[0] in chosen)
+
+    def columns(self) -> tuple[str, ...]:
+        """Every feature column: the categorical ones, then the dense."""
+        return (*(name for name, _ in self.sparse()), *self.dense())
+
+    def key_columns(self) -> tuple[str, ...]:
+        """The key columns that a request needs, each once."""
+        behaviour = (key for view in self.feature_views() for key in view.keys)
+        return tuple(dict.fromkeys((*behaviour, *(v.key for v in self.attribute_views()))))
+
+    def _chosen(self) -> frozenset[str]:
+        behaviour = (column for view in self.feature_views() for column in self.served(view))
+        attributes = (c for v in self.attribute_views() for c in (*v.dense(), *v.sparse()))
+        return frozenset((*behaviour, *attributes, *self.request))
+
+
+def _keyed_by(key: str) -> Mapping[str, tuple[str, ...]]:
+    """The views and the attributes that ``key`` alone finds."""
+    return {
+        "views": tuple(view.name for view in VIEWS if view.keys == (key,)),
+        "attributes": tuple(view.entity for view in ATTRIBUTES if view.key == key),
+    }
+
+
+_DECLARED: Final = (
+    FeatureService(
+        "ranking",
+        "Everything that is known of a user, what is shown to them, and the request.",
+        "ranking",
+        views=tuple(view.name for view in VIEWS),
+        attributes=tuple(view.entity for view in ATTRIBUTES),
+        request=REQUEST_COLUMNS,
+    ),
+    FeatureService(
+        "item_statistics",
+        "How an item did with everybody, and what it is: for retrieval, caches and reports.",
+        "ranking",
+        **_keyed_by("item_id"),
+    ),
+    FeatureService(
+        "user_profile",
+        "What a user did, and who they are, whatever is shown to them.",
+        "ranking",
+        **_keyed_by("user_id"),
+    ),
+)
+
+SERVICES: Final[Mapping[str, FeatureService]] = {service.name: service for service in _DECLARED}
+
+
+def feature_service(name: str) -> FeatureService:
+    """The declared service ``name``.
+
+    Raises:
+        ServiceError: when there is none, with those that there are.
+    """
+    if name not in SERVICES:
+        raise ServiceError(f"no feature service {name!r}; there are {sorted(SERVICES)}")
+    return SERVICES[name]

@@ -1,0 +1,65 @@
+"""What a model was trained on, as the registry keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store import hours as hr
+from feature_store.labels import censored_share
+from feature_store.training_set import Recipe, content_digest
+from models.plots import lines_figure
+
+__all__ = ["Provenance"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a model was fitted on: the recipe of its rows, their digest, and what is still open."""
+
+    recipe: Recipe
+    rows: int
+    sha256: str
+    censored: pa.Table
+    tasks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, table: pa.Table, tasks: tuple[str, ...]) -> Provenance:
+        """What ``table`` was built by ``recipe`` for, to learn ``tasks``."""
+        return cls(recipe, table.num_rows, content_digest(table), censored_share(table), tasks)
+
+    def handoff(self) -> dict[str, Any]:
+        """What it takes to make the same rows again, and to know that they are the same."""
+        return {"recipe": self.recipe.to_dict(), "rows": self.rows, "sha256": self.sha256}
+
+    def metrics(self) -> dict[str, float]:
+        """The immature share of all rows, per task."""
+        rows = self.censored["rows"].to_numpy()
+        return {
+            f"censored_{task}": float(np.average(self.censored[task].to_numpy(), weights=rows))
+            for task in self.tasks
+        }
+
+    def by_hour(self) -> dict[str, dict[str, float]]:
+        """The hours in which something is immature, per task."""
+        hours = self.censored["hour"].to_pylist()
+        shares = {task: self.censored[task].to_pylist() for task in self.tasks}
+        return {
+            task: {hour: round(share, 4) for hour, share in zip(hours, of, strict=True) if share}
+            for task, of in shares.items()
+        }
+
+    def figure(self) -> Any:
+        """The immature share of every hour."""
+        before = [
+            hr.difference(self.recipe.cut, hour) for hour in self.censored["hour"].to_pylist()
+        ]
+        return lines_figure(
+            "Labels that are still open at the cut",
+            ("hours before the cut", "share of the hour's impressions"),
+            before,
+            {task: self.censored[task].to_numpy() for task in self.tasks},
+        )
