@@ -91,7 +91,7 @@ class _Usable:
 
         Versions are rows of one key, tie and time; of any time, where an item is there once.
         """
-        rows = known.take(pa.array(row))
+        rows = known.select(["tie", "known", "at", "ends"]).take(pa.array(row))
         tie = pc.rank(rows["tie"], tiebreaker="dense").to_numpy().astype(np.int64)
         code, at = codes[row], rows["at"].to_numpy()
         ends = pc.fill_null(rows["ends"], _ALWAYS).to_numpy()
@@ -114,20 +114,23 @@ class _Usable:
         return cls(*(column[order] for column in (row, code, at, since, until)))
 
 
-def _before(group: Ints, time: Ints, of_group: Ints, instant: Ints) -> Ints:
-    """How many of the rows precede (group, instant); rows are sorted by group, then time."""
-    distinct, rank = np.unique(time, return_inverse=True)
-    width = len(distinct) + 1
-    wanted = of_group * width + np.searchsorted(distinct, instant)
-    return np.searchsorted(group * width + rank, wanted)
+class _Places:
+    """Where (group, instant) lies in rows that are sorted by group, then by an instant of theirs.
 
+    Args:
+        group: (n,) in ascending order.
+        instant: (n,); ascending within a group, or taken as the latest so far of its group.
+    """
 
-def _first_usable(rows: _Usable, code: Ints, as_of: Ints) -> Ints:
-    """The first row of each key that may still be used: all before it are too old."""
-    distinct, rank = np.unique(rows.until, return_inverse=True)
-    width = len(distinct) + 1
-    so_far = np.maximum.accumulate(rows.code * width + rank) if len(rank) else rank
-    return np.searchsorted(so_far, code * width + np.searchsorted(distinct, as_of))
+    def __init__(self, group: Ints, instant: Ints) -> None:
+        self._distinct, rank = np.unique(instant, return_inverse=True)
+        self._width = len(self._distinct) + 1
+        self._ranks = np.maximum.accumulate(group * self._width + rank) if len(rank) else rank
+
+    def before(self, group: Ints, instant: Ints) -> Ints:
+        """How many of the rows precede each (group, instant)."""
+        wanted = group * self._width + np.searchsorted(self._distinct, instant)
+        return np.searchsorted(self._ranks, wanted)
 
 
 def _expand(low: Ints, high: Ints) -> tuple[Ints, Ints]:
@@ -138,13 +141,14 @@ def _expand(low: Ints, high: Ints) -> tuple[Ints, Ints]:
     return request, np.arange(len(request)) - (first - low)[request]
 
 
-def _newest(rows: _Usable, code: Ints, as_of: Ints, length: int) -> tuple[Ints, Ints]:
+def _newest(rows: _Usable, begin: Ints, end: Ints, as_of: Ints, length: int) -> tuple[Ints, Ints]:
     """(request, place in ``rows``) of the newest ``length`` usable rows, in order.
 
     Looks at the last rows of each key first, and at more of those whose sequence is not full.
+
+    Args:
+        begin, end: (R,) the rows of each request's key that may be usable.
     """
-    begin = _first_usable(rows, code, as_of)
-    end = np.maximum(_before(rows.code, rows.at, code, as_of), begin)
     found: list[tuple[Ints, Ints]] = []
     pending, width = np.flatnonzero(end > begin), length
     while len(pending):
@@ -188,18 +192,17 @@ class _Stays:
         self._sums = [self._running(pair, when, amount) for when in (rows.since, rows.until)]
 
     @staticmethod
-    def _running(pair: Ints, instant: Ints, amount: Ints) -> tuple[Ints, Ints, Ints]:
+    def _running(pair: Ints, instant: Ints, amount: Ints) -> tuple[_Places, Ints]:
         order = np.lexsort((instant, pair))
         running = np.concatenate([[0], np.cumsum(amount[order])])
-        return pair[order], instant[order], running
+        return _Places(pair[order], instant[order]), running
 
     def of(self, row: Ints, as_of: Ints) -> Ints:
         """Of the known rows ``row``, each at its own instant: what began less what ended."""
         pair, never = self._pair[row], np.full_like(as_of, np.iinfo(np.int64).min)
         begun, ended = (
-            running[_before(group, instant, pair, as_of)]
-            - running[_before(group, instant, pair, never)]
-            for group, instant, running in self._sums
+            running[places.before(pair, as_of)] - running[places.before(pair, never)]
+            for places, running in self._sums
         )
         return np.where(pair == _NO_LINK, 0, begun - ended)
 
@@ -218,18 +221,22 @@ def sequences(
         asked: rows of ``ASKED``.
         at_once: requests per result.
     """
+    known = known.combine_chunks()
     keys = known["key"].combine_chunks().dictionary_encode()
     codes = keys.indices.to_numpy().astype(np.int64)
     collected = pc.is_in(known["action"], value_set=pa.array(view.actions))
     collected = pc.and_(collected, pc.is_valid(known[view.collects]))
     rows = _Usable.of(view, known, codes, np.flatnonzero(collected.to_numpy()))
+    happened, too_old = _Places(rows.code, rows.at), _Places(rows.code, rows.until)
     stays = _Stays(view, known, codes) if STAY in view.elements else None
     for start in range(0, asked.num_rows, at_once):
         part = asked.slice(start, at_once)
         of_key = pc.index_in(part["key"], value_set=keys.dictionary)
         code = pc.fill_null(of_key, len(keys.dictionary)).to_numpy().astype(np.int64)
         as_of = part["as_of"].to_numpy()
-        request, found = _newest(rows, code, as_of, view.length)
+        begin = too_old.before(code, as_of)
+        end = np.maximum(happened.before(code, as_of), begin)
+        request, found = _newest(rows, begin, end, as_of, view.length)
         row, instant = rows.row[found], as_of[request]
         gap = np.minimum((instant - rows.at[found]) // _SECOND, np.iinfo(np.int32).max)
         made = {"gap": pa.array(gap.astype(np.int32))}
