@@ -80,13 +80,14 @@ def _outcomes(
     lateness: int,
 ) -> DataFrame:  # fmt: skip
     """Attributed outcomes of ``hours``."""
-    back = hr.add(hours[0], -lookback_hours(windows, lateness))
-    earlier = store.readable_hours("events", back, hr.add(hours[0], -1))
+    lookback = lookback_hours(windows, lateness)
+    first, last = hr.add(hours[0], -lookback), hr.add(hours[0], -1)
+    earlier = store.readable_hours("events", first, last)
     columns = ("event_id", "event_time", "ingested_at", "request_id", "impression_id", "user_id",
                "target_type", "target_id", "action", "value", "hour")  # fmt: skip
     events = read_hours(spark, store, "events", [*earlier, *hours], columns).persist()
     outcomes = events.where(F.col("action").isin(sorted(windows)) & (F.col("hour") >= hours[0]))
-    return attribute(outcomes, events.where("action = 'impression'"), windows)
+    return attribute(outcomes, events.where("action = 'impression'"), windows, lookback)
 
 
 def _staged_files(staged: Staged) -> list[str]:
