@@ -108,7 +108,7 @@ def _behaviour(
         spark, files, "hour string, event_id string, sample_id string",
         lambda rows, _tag: rows.select(columns), columns,
     )  # fmt: skip
-    return behaviour(categorised(spark, store, acted, known), attributed)
+    return behaviour(with_keys(spark, store, acted, known), attributed)
 
 
 def _sequences(
@@ -125,7 +125,7 @@ def _sequences(
     heard = hr.hour_range(start, hours[-1])
     offered = store.files("room_items", heard) if shown else []
     if offered:
-        rows = categorised(spark, store, offers(spark, offered, only), heard)
+        rows = with_keys(spark, store, offers(spark, offered, only), heard)
         known.append(known_offers(rows))
     entities = ("user_id", "room_id") if offered else ("user_id",)
     return sequence_rows(known, requests(spark, shown, entities))
