@@ -92,6 +92,9 @@ class SequenceView:
 
 _OFFER: Final = ("item_id", "category", "gap")
 
+# An event counts by its columns, whatever its target is, as in the feature views: the click on a
+# room is one on the item that it explained, and the click on an item is a visit to its host.
+
 SEQUENCE_VIEWS: Final[tuple[SequenceView, ...]] = (
     SequenceView(
         "user_items",

@@ -121,7 +121,8 @@ def _sequences(
     # A range asks for most keys that there are: then every row is read, and no task holds all keys.
     only = shown if sum(samples.rows.values()) <= _FILTERED_ROWS else None
     before = store.files("behaviour", behaviour_hours(hours, start, lateness)) if shown else []
-    known = [known_behaviour(spark, [*before, *_staged_files(acted)], only)]
+    within = [path for hour in hours[:-1] for path in acted.files[hour]]
+    known = [known_behaviour(spark, [*before, *within], only)]
     heard = hr.hour_range(start, hours[-1])
     offered = store.files("room_items", heard) if shown else []
     if offered:
