@@ -1,0 +1,123 @@
+"""The same job on a Spark standalone cluster: a master and two workers leave the same tables."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyspark
+import pytest
+from pyspark.sql import SparkSession
+
+from feature_store import hours as hr
+from feature_store.views import VIEWS
+from jobs.support.session import spark_session
+from tests.jobs.test_extract_features import ENDS, START, contents, filled, run
+
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark cluster needs Java"),
+    # pyspark leaves the sockets of its gateway to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+HOST, WORKERS, PATIENCE_S = "127.0.0.1", 2, 120
+LAST = hr.add(ENDS[1], 1)
+
+
+class Cluster:
+    """Spark's own processes, from the pip package, on free ports of the loopback address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.logs: list[Path] = []
+
+    def start(self, kind: str, *arguments: str) -> Path:
+        log = self.folder / f"{kind.lower()}-{len(self.processes)}.log"
+        home = Path(pyspark.__path__[0])
+        command = [
+            str(home / "bin" / "spark-class"),
+            f"org.apache.spark.deploy.{kind.lower()}.{kind}",
+        ]
+        env = {**os.environ, "SPARK_HOME": str(home), "SPARK_LOCAL_IP": HOST,
+               "PYSPARK_PYTHON": sys.executable, "SPARK_DAEMON_MEMORY": "256m",
+               "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}  # fmt: skip
+        with log.open("wb") as output:
+            self.processes.append(subprocess.Popen(
+                [*command, "--host", HOST, "--port", "0", "--webui-port", "0", *arguments],
+                env=env, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
+            ))  # fmt: skip
+        return log
+
+    def wait_for(self, log: Path, pattern: str, count: int = 1) -> str:
+        """The first group of ``pattern``, once the log holds it ``count`` times."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            found = re.findall(pattern, log.read_text())
+            if len(found) >= count:
+                return str(found[0])
+            assert all(p.poll() is None for p in self.processes), log.read_text()[-3000:]
+            time.sleep(0.2)
+        raise AssertionError(f"{log.name} does not say {pattern!r}:\n{log.read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a master with two workers of a core each."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        log = cluster.start("Master")
+        url = cluster.wait_for(log, r"Starting Spark master at (spark://\S+)")
+        for number in range(WORKERS):
+            work = str(cluster.folder / f"work{number}")
+            cluster.start("Worker", "--cores", "1", "--memory", "1g", "--work-dir", work, url)
+        cluster.wait_for(log, r"(Registering worker)", WORKERS)
+        yield url
+    finally:
+        cluster.stop()
+
+
+def on(master: str, folder: Path) -> dict[tuple[str, str], tuple[int, str]]:
+    """What a range and an hour alone leave, by table and hour."""
+    store = filled(folder)
+    with spark_session("tests", {"spark.master": master, "spark.executor.memory": "700m"}) as spark:
+        wait_for_executors(spark, 0 if master.startswith("local") else WORKERS)
+        run(spark, store, START, hr.add(LAST, -1))
+        run(spark, store, LAST, LAST)
+    return contents(store, START, LAST)
+
+
+def wait_for_executors(spark: SparkSession, wanted: int) -> None:
+    """Wait until ``wanted`` executors, besides the driver, have come."""
+    java = spark.sparkContext._jsc
+    assert java is not None
+    deadline = time.monotonic() + PATIENCE_S
+    while (found := java.sc().getExecutorMemoryStatus().size() - 1) != wanted:
+        assert time.monotonic() < deadline, f"{found} executors, {wanted} wanted"
+        time.sleep(0.2)
+
+
+def test_a_cluster_changes_nothing(master: str, tmp_path: Path) -> None:
+    for name in ("cluster", "local"):
+        (tmp_path / name).mkdir()
+    processes = multiprocessing.get_context("spawn")  # a process has one JVM, and that one master
+    with processes.Pool(1, maxtasksperchild=1) as pool:
+        asked = [(master, tmp_path / "cluster"), ("local[2]", tmp_path / "local")]
+        on_cluster, here = pool.starmap(on, asked, chunksize=1)
+    assert len({table for table, _ in here}) == 3 * len(VIEWS)
+    assert on_cluster == here
