@@ -264,14 +264,33 @@ class Store:
         Args:
             where: further partition values, e.g. ``{"evaluation": "hourly"}``.
         """
+        return [path for _, path in self._planned(name, hours, where, snapshot_id)]
+
+    def files_by_hour(self, name: str, hours: Sequence[str]) -> dict[str, list[str]]:
+        """The data files of each of ``hours`` that has any, planned once."""
+        found: dict[str, list[str]] = {}
+        for hour, path in self._planned(name, hours, None, None):
+            found.setdefault(hour, []).append(path)
+        return found
+
+    def _planned(
+        self,
+        name: str,
+        hours: Sequence[str],
+        where: Mapping[str, str] | None,
+        snapshot_id: int | None,
+    ) -> list[tuple[str, str]]:
+        """Hour and path of the files, sorted by both."""
         if not hours:
             return []
         condition: BooleanExpression = In("hour", list(hours))
         for column, value in (where or {}).items():
             condition = And(condition, EqualTo(column, value))
         scan = self.iceberg(name).scan(row_filter=condition, snapshot_id=snapshot_id)
-        planned = ((str(t.file.partition[0]), t.file.file_path) for t in scan.plan_files())
-        return [path.removeprefix("file://") for _, path in sorted(planned)]
+        return sorted(
+            (str(task.file.partition[0]), task.file.file_path.removeprefix("file://"))
+            for task in scan.plan_files()
+        )
 
     def snapshot_id(self, name: str) -> int | None:
         """The table's current snapshot, None while it is empty."""

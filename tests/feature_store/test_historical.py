@@ -117,13 +117,13 @@ def check(store: Store, rows: Rows, asked: pa.Table, service: FeatureService) ->
         assert np.array_equal(got, np.stack(expected), equal_nan=True), view.name
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=frames)
 def test_history_equals_a_loop(published: tuple[Store, Rows], asked: list[tuple]) -> None:
     check(*published, frame(asked), RANKING)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=frames, ttl=st.sampled_from([0, 1, 5, 23, 24]))
 def test_a_row_past_its_ttl_is_absent(
     published: tuple[Store, Rows], asked: list[tuple], ttl: int
