@@ -62,7 +62,7 @@ def store_of_the_week(first: str, last: str, settings: Settings) -> Iterator[Sto
         hours = hr.hour_range(first, last)
         zone = settings.open_source().time_zone
         ingest(store, settings, hours, "bench", dry=False)
-        validate(store, settings.gates, hours, "bench", "benchmark", dry=False)
+        validate(store, settings, hours, "bench", "benchmark", dry=False)
         with spark_session("bench", settings.spark) as spark:
             writer = claim(store, "extract_features", hours, "bench")
             extract(spark, store, hours, writer, zone, dry=False)

@@ -13,14 +13,12 @@ import argparse
 import datetime as dt
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from measuring import watched
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "simulator.jsonl"
@@ -48,32 +46,9 @@ def measure(hours: int, processes: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="rankmill-bench-") as folder:
         command = [sys.executable, str(ROOT / "jobs" / "simulate_events.py"), "--out", folder]
         command += ["--hours", str(hours), "--processes", str(processes), *MARKET]
-        job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        peak = [0]
-        watcher = threading.Thread(target=_watch, args=(job, peak))
-        watcher.start()
-        output, _ = job.communicate()
-        watcher.join()
-    if job.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {job.returncode}:\n{output}")
-    summary = json.loads(output.splitlines()[-1])
-    return Measured(summary["rows_out"], summary["seconds"], peak[0] / 2**20)
-
-
-def _watch(job: subprocess.Popen, peak: list[int]) -> None:
-    root = psutil.Process(job.pid)
-    while job.poll() is None:
-        total = 0
-        try:
-            for process in (root, *root.children(recursive=True)):
-                total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # one of them has just ended; look again
-        peak[0] = max(peak[0], total)
-        try:
-            job.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
+        run = watched(command)
+    summary = json.loads(run.last_line)
+    return Measured(summary["rows_out"], summary["seconds"], run.peak_mb)
 
 
 def line(case: str, unit: str, ours: float, theirs: float | None, run: Measured, **more) -> dict:

@@ -6,7 +6,7 @@ features as of H+1h, and then announces the hour on `hour_ready` and `hour_store
 | task | reads | writes |
 | --- | --- | --- |
 | `ingest_events` | the source | `events`, `quarantine`, `users`, `items`, `rooms`, `room_items` |
-| `validate_events` | `events` | `gate_results`; refuses an hour that is off |
+| `validate_events` | `events`, `gate_results` | `gate_results`; refuses an hour that is off |
 | `build_samples` | `events`, `features_*` | `samples`, `outcomes` |
 | `extract_features` | `events`, `counts_*` | `counts_*`, `features_*` |
 
@@ -14,8 +14,12 @@ The run's hour is the start of its data interval (its run id carries the end). H
 one run at a time, and `build_samples` refuses an hour whose predecessor is not done.
 
 After a failure, mend the cause, then clear `ingest_events` of the first failed run with *Future*
-and *Downstream*: the hours run again in order. When `validate_events` refused an hour that is right
-all the same, trigger this DAG for that `hour` with a reason in `accept`, then clear the runs after.
+and *Downstream*: the hours run again in order.
+
+`validate_events` compares the hour's nulls, ranges, volume, rates and distributions with earlier
+hours, by the gates of `conf/gates.yaml`. Its button *MLflow run* shows them, also when it refused
+the hour. When that hour is right all the same, trigger this DAG for that `hour` with a reason in
+`accept`, then clear the runs after.
 """
 
 from __future__ import annotations

@@ -154,6 +154,7 @@ GATE_RESULTS: Final = with_hour(
             _field("expected", pa.float64()),
             _field("level", pa.string(), required=True),  # pass | warn | fail | accepted
             _field("message", pa.string(), required=True),
+            _field("detail_json", pa.string()),  # what was counted; later hours are judged by it
         ]
     )
 )

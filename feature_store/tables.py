@@ -264,33 +264,27 @@ class Store:
         Args:
             where: further partition values, e.g. ``{"evaluation": "hourly"}``.
         """
-        return [path for _, path in self._planned(name, hours, where, snapshot_id)]
+        found = self.files_by_hour(name, hours, where, snapshot_id)
+        return [path for hour in sorted(found) for path in sorted(found[hour])]
 
-    def files_by_hour(self, name: str, hours: Sequence[str]) -> dict[str, list[str]]:
-        """The data files of each of ``hours`` that has any, planned once."""
-        found: dict[str, list[str]] = {}
-        for hour, path in self._planned(name, hours, None, None):
-            found.setdefault(hour, []).append(path)
-        return found
-
-    def _planned(
+    def files_by_hour(
         self,
         name: str,
         hours: Sequence[str],
-        where: Mapping[str, str] | None,
-        snapshot_id: int | None,
-    ) -> list[tuple[str, str]]:
-        """Hour and path of the files, sorted by both."""
+        where: Mapping[str, str] | None = None,
+        snapshot_id: int | None = None,
+    ) -> dict[str, list[str]]:
+        """The data files of each of ``hours``, from one plan; arguments as of :meth:`files`."""
+        found: dict[str, list[str]] = {hour: [] for hour in hours}
         if not hours:
-            return []
+            return found
         condition: BooleanExpression = In("hour", list(hours))
         for column, value in (where or {}).items():
             condition = And(condition, EqualTo(column, value))
         scan = self.iceberg(name).scan(row_filter=condition, snapshot_id=snapshot_id)
-        return sorted(
-            (str(task.file.partition[0]), task.file.file_path.removeprefix("file://"))
-            for task in scan.plan_files()
-        )
+        for task in scan.plan_files():
+            found[task.file.partition[0]].append(task.file.file_path.removeprefix("file://"))
+        return found
 
     def snapshot_id(self, name: str) -> int | None:
         """The table's current snapshot, None while it is empty."""

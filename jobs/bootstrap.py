@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> Summary:
         return ingested
     _timed(
         "validate_events",
-        lambda: validate(store, settings.gates, hours, token, arguments.accept, dry),
+        lambda: validate(store, settings, hours, token, arguments.accept, dry),
         seconds,
     )
     with spark_session(JOB, settings.spark) as spark:

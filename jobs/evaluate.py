@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,6 +20,7 @@ from feature_store.tables import Store
 from feature_store.training_set import training_set
 from feature_store.views import VIEWS, window_name
 from jobs.support.arguments import job_parser, run_hours
+from jobs.support.evaluation_page import POPULARITY, SHOWN, Judged, Scores, evaluation_page
 from jobs.support.fencing import claim, run_token
 from jobs.support.promotions import champion_before
 from jobs.support.settings import Settings, load_settings
@@ -34,26 +33,6 @@ __all__ = ["EVALUATIONS_BY_NAME", "Judged", "build_parser", "evaluate", "main", 
 
 JOB = "evaluate"
 EVALUATIONS_BY_NAME: Final = ("hourly", "offline")
-_POPULARITY: Final = "popularity"
-_ROLES: Final = ("candidate", "champion", "champion_yesterday", _POPULARITY)
-
-Scores = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One model on one hour and label."""
-
-    role: str
-    name: str
-    version: str
-    data_hour: str | None
-    label: str
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    groups: npt.NDArray[np.str_]
-    ndcg: Scores
-    immature: int
 
 
 @dataclass(frozen=True)
@@ -202,9 +181,6 @@ def _rows(
     return summary, pa.concat_tables(groups)
 
 
-_SHOWN: Final = ("ndcg_at_1", "ndcg_at_3", "ndcg_at_5", "ndcg_at_10", "auc", "gauc", "groups")
-
-
 def _logged(verdict: _Verdict, prefix: str) -> dict[str, float]:
     """Metrics of the candidate's run, named so that the registry page reads by itself."""
     metrics: dict[str, float] = {}
@@ -212,7 +188,7 @@ def _logged(verdict: _Verdict, prefix: str) -> dict[str, float]:
         name = prefix if j.role == "candidate" else j.role
         if prefix != "heldout" and j.role != "candidate":
             name = f"{prefix}_{j.role}"
-        metrics |= {f"{name}_{m}_{j.label}": j.metrics[m] for m in _SHOWN if m in j.metrics}
+        metrics |= {f"{name}_{m}_{j.label}": j.metrics[m] for m in SHOWN if m in j.metrics}
         for metric, (low, high) in j.intervals.items():
             metrics[f"{name}_{metric}_{j.label}_low"] = low
             metrics[f"{name}_{metric}_{j.label}_high"] = high
@@ -222,36 +198,6 @@ def _logged(verdict: _Verdict, prefix: str) -> dict[str, float]:
         metrics |= {f"{name}_{label}": value, f"{name}_{label}_low": low,
                     f"{name}_{label}_high": high}  # fmt: skip
     return metrics
-
-
-def _page(verdict: _Verdict, evaluation: str, cut: str) -> str:
-    """A small self-contained page: who ranked the hour how well."""
-    rows = []
-    for j in sorted(verdict.judged, key=lambda j: (j.label, _ROLES.index(j.role))):
-        values = [j.metrics.get(m) for m in _SHOWN]
-        low, high = j.intervals.get("ndcg_at_10", (float("nan"), float("nan")))
-        cells = [j.label, j.role, j.version, *(_number(v) for v in values),
-                 f"[{low:.4f}, {high:.4f}]", str(j.immature)]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells) + "</tr>")
-    names = ("label", "role", "version", *_SHOWN, "NDCG@10, 95 %", "immature rows")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    title = f"{evaluation} evaluation of {verdict.hour}, labels known before {cut}"
-    return _PAGE.format(title=html.escape(title), head=head, rows="".join(rows))
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if float(value).is_integer() and value > 1 else f"{value:.4f}"
-
-
-_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>
-:root {{ color-scheme: light dark }} body {{ font: 15px system-ui; margin: 2rem }}
-table {{ border-collapse: collapse }} td, th {{ padding: .35rem .7rem; text-align: right;
-border-bottom: 1px solid #8884 }} td:nth-child(-n+3), th:nth-child(-n+3) {{ text-align: left }}
-</style><h1>{title}</h1><table><tr>{head}</tr>{rows}</table></html>
-"""
 
 
 def _heldout(store: Store, source: Source, hour: str, cut: str) -> pa.Table:
@@ -311,8 +257,9 @@ def evaluate(
         }
         for lag, verdict in verdicts.items():
             prefix = "heldout" if hourly else f"offline_{lag}h"
-            page = {f"{prefix}-{verdict.hour}.html": _page(verdict, evaluation, cut)}
-            registry.log_evaluation(verdict.version, _logged(verdict, prefix), artefacts=page)
+            page = evaluation_page(verdict.hour, verdict.judged, evaluation, cut)
+            registry.log_evaluation(verdict.version, _logged(verdict, prefix),
+                                    artefacts={f"{prefix}-{verdict.hour}.html": page})  # fmt: skip
     return summary
 
 
@@ -332,7 +279,7 @@ def _judge_hour(
         return None
     roles = {"candidate": candidate, **_champions(store, registry, chosen.name, hour)}
     contenders = [_contender(registry, role, version, hour) for role, version in roles.items()]
-    contenders.append(_Contender(_POPULARITY, _POPULARITY, "-", None, popularity))
+    contenders.append(_Contender(POPULARITY, POPULARITY, "-", None, popularity))
     table = _heldout(store, settings.open_source(), hour, cut)
     wanted = settings.evaluation.labels if hourly else tuple(LABELS)
     declared = [label for label in wanted if label_column(label) in table.column_names]

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from feature_store import hours as hr
-from feature_store.extraction import Unit
+from feature_store.extraction import Part, Unit
 from feature_store.ledger import Completion
 from feature_store.point_in_time import base_hours
 from feature_store.rowhash import add_sums
@@ -31,7 +31,7 @@ from jobs.support.settings import load_settings
 from jobs.support.stages import first_hour, largest_hour, require_hours
 from jobs.support.summary import Summary, main_of, progress
 
-__all__ = ["build_parser", "extract", "main", "run"]
+__all__ = ["build_parser", "count", "extract", "main", "run", "sum_days"]
 
 JOB = "extract_features"
 _LONGEST_DAY: Final = 25  # when clocks are set back
@@ -40,7 +40,7 @@ _EVERY_KEY: Final = 8
 """How much smaller a task must be that holds every key, and not only those of an hour."""
 
 
-def _count(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> list[Staged]:
+def count(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> list[Staged]:
     """Stage the counts of ``hours`` for every view."""
     columns = [c for c in (*KEY_COLUMNS, "action", "value", "event_time", "ingested_at", "hour")
                if c in EVENTS.names]  # fmt: skip
@@ -135,32 +135,65 @@ def _feature_units(tiles: _Tiles, number: int, start: str, time_zone: str) -> li
     ]
 
 
-def _extract(
-    spark: SparkSession, store: Store, start: str, counted: list[Staged], time_zone: str
+def sum_days(
+    spark: SparkSession, store: Store, counted: Sequence[Staged], start: str, time_zone: str
 ) -> list[Staged]:
-    """Day tiles and features of every view from the staged counts and the committed ones."""
-    days: list[Staged] = []
-    features: list[Staged] = []
-    units: list[Unit] = []
-    for number, (view, new) in enumerate(zip(VIEWS, counted, strict=True)):
-        tiles = _Tiles.of(store, view, new, start)
-        of_days = _day_units(tiles, number, start, time_zone)
+    """Stage the day tiles of the days that end in the staged hours ``counted``."""
+    staged, units = _plan_days(_tiles(store, counted, start), start, time_zone)
+    return _done(run_units(spark, units), staged)
+
+
+def _tiles(store: Store, counted: Sequence[Staged], start: str) -> list[_Tiles]:
+    return [_Tiles.of(store, view, new, start) for view, new in zip(VIEWS, counted, strict=True)]
+
+
+def _plan_days(
+    tiles: Sequence[_Tiles], start: str, time_zone: str
+) -> tuple[list[Staged], list[Unit]]:
+    """What the ended days are made of, and the work; one staged table per view."""
+    staged, units = [], []
+    for number, of in enumerate(tiles):
+        of_days = _day_units(of, number, start, time_zone)
         ended = {unit.last: hr.hour_range(unit.first, unit.last) for unit in of_days}
-        days.append(Staged(view.day_counts_table).add_empty(ended))
-        days[-1].content.update({last: tiles.content(within) for last, within in ended.items()})
-        features.append(Staged(view.features_table))
-        units += [*of_days, *_feature_units(tiles, number, start, time_zone)]
-    digests: dict[tuple[int, str], int] = {}
-    for unit, part in run_units(spark, units):
-        of = (days if unit.day else features)[unit.view]
+        made = Staged(of.view.day_counts_table).add_empty(ended)
+        made.content.update({last: of.content(within) for last, within in ended.items()})
+        staged.append(made)
+        units += of_days
+    return staged, units
+
+
+def _done(parts: Sequence[tuple[Unit, Part]], staged: Sequence[Staged]) -> list[Staged]:
+    """``staged`` with the files of ``parts``; tables without any hour are left out."""
+    for unit, part in parts:
+        of = staged[unit.view]
         of.files.setdefault(part.hour, []).append(part.path)
         of.rows[part.hour] = of.rows.get(part.hour, 0) + part.rows
-        if not unit.day:
-            place = unit.view, part.hour
-            digests[place] = add_sums(digests.get(place, 0), part.digest)
+    return [of for of in staged if of.rows]
+
+
+def _extract(
+    spark: SparkSession, store: Store, start: str, counted: Sequence[Staged], time_zone: str
+) -> list[Staged]:
+    """Stage day tiles and features of every view from staged and committed counts."""
+    tiles = _tiles(store, counted, start)
+    days, units = _plan_days(tiles, start, time_zone)
+    for number, of in enumerate(tiles):
+        units += _feature_units(of, number, start, time_zone)
+    done = run_units(spark, units)
+    features = [Staged(view.features_table) for view in VIEWS]
+    made = [(unit, part) for unit, part in done if not unit.day]
+    _done(made, features)
+    digests: dict[tuple[int, str], int] = {}
+    for unit, part in made:
+        place = unit.view, part.hour
+        digests[place] = add_sums(digests.get(place, 0), part.digest)
     for (number, hour), digest in digests.items():
         features[number].content[hour] = f"{digest:032x}"
-    return [*(day for day in days if day.rows), *(f.add_empty(counted[0].hours) for f in features)]
+    hours = counted[0].hours
+    return [
+        *_done([(unit, part) for unit, part in done if unit.day], days),
+        *(of.add_empty(hours) for of in features),
+    ]
 
 
 def require(store: Store, hours: Sequence[str]) -> str:
@@ -186,7 +219,7 @@ def extract(
     """Counts of ``hours`` and features as of the end of each; all computed before any commit."""
     start = require(store, hours)
     progress(JOB, f"counting {len(hours)} hours for {len(VIEWS)} views")
-    counted = _count(spark, store, hours, start)
+    counted = count(spark, store, hours, start)
     progress(JOB, f"features as of {hr.add(hours[0], 1)} to {hr.add(hours[-1], 1)}")
     extracted = _extract(spark, store, start, counted, time_zone)
     everything = [*counted, *extracted]

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 USUAL_PORTS = {"mlflow": 5000, "airflow": 8080}
 SIMULATED = ("simulator", "demo")
+SHARED = "gates.yaml"
+"""The one file in conf/ that is no configuration: what every configuration starts from."""
 # The longest path of a Unix socket is 107 bytes; the database's file and a multiprocessing
 # listener's each need up to some forty below the folder.
 LONGEST_SOCKET_FOLDER = 64
@@ -100,7 +102,8 @@ def configuration(root: Path, source: str) -> Path:
     path = root / "conf" / f"{name}.yaml"
     if path.is_file():
         return path
-    there = sorted(file.stem for file in (root / "conf").glob("*.yaml"))
+    files = (root / "conf").glob("*.yaml")
+    there = sorted(file.stem for file in files if file.name != SHARED)
     named = ", ".join("simulator" if stem == "demo" else stem for stem in there) or "none"
     raise LocalError(
         f"SOURCE={source} has no configuration: {path.relative_to(root)} does not exist. "

@@ -19,7 +19,9 @@ from models.metrics import reliability_curve
 
 __all__ = [
     "bars_figure",
+    "compared_figure",
     "figure_svg",
+    "history_figure",
     "importance_figure",
     "learning_curve_figure",
     "lines_figure",
@@ -111,6 +113,47 @@ def bars_figure(title: str, label: str, values: Mapping[str, float]) -> Figure:
     panel.bar_label(bars, labels=[f"{values[name]:,.0f}" for name in names], padding=3)
     panel.set(title=title, xlabel=label, xscale="log")
     panel.margins(x=0.3)
+    return figure
+
+
+def history_figure(
+    title: str,
+    times: npt.NDArray[np.datetime64],
+    values: npt.ArrayLike,
+    allowed: tuple[float, float] | None,
+) -> Figure:
+    """Values over times in UTC, the last one marked, with what is allowed of it.
+
+    Args:
+        values: as many as times; NaN where nothing was measured.
+        allowed: from and to, of the last value alone.
+    """
+    figure = _figure(1)
+    panel = figure.subplots()
+    with rc_context({"date.converter": "concise"}):
+        panel.plot(times, values, linewidth=1)
+    if allowed is not None:
+        panel.vlines(times[-1:], *allowed, color="C2", alpha=0.4, linewidth=8, label="allowed")
+    panel.plot(times[-1:], np.asarray(values)[-1:], "o", color="C3", label="this hour")
+    panel.set(title=title, xlabel="hour, UTC")
+    panel.set_ylim(bottom=0)
+    panel.legend(loc="lower left")
+    return figure
+
+
+def compared_figure(
+    title: str, label: str, before: Mapping[str, float], now: Mapping[str, float]
+) -> Figure:
+    """Two horizontal bars a name, in the order of ``now`` from the top."""
+    names = list(now)[::-1]
+    figure = _figure(1, height=max(4.0, 1.0 + 0.3 * len(names)))
+    panel = figure.subplots()
+    places = np.arange(len(names))
+    shown = [name[:_LEFT_OUT] for name in names]
+    panel.barh(places + 0.2, [now[name] for name in names], 0.4, label="now")
+    panel.barh(places - 0.2, [before[name] for name in names], 0.4, label="before")
+    panel.set(title=title, xlabel=label, yticks=places, yticklabels=shown)
+    panel.legend()
     return figure
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from feature_store.gates import GateRules
+from feature_store.gates import GateError, GateRule, parse_gates
 from feature_store.ingestion import IngestRules
 from feature_store.sources import open_source
 from feature_store.sources.base import Source, SourceError
@@ -26,7 +26,7 @@ __all__ = [
     "load_settings",
 ]
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
+_CONFIGURATIONS = Path(__file__).resolve().parents[2] / "conf"
 T = TypeVar("T")
 
 
@@ -92,7 +92,7 @@ class Settings:
     catalog_uri: str | None
     tracking_uri: str | None
     ingest: IngestRules
-    gates: GateRules
+    gates: tuple[GateRule, ...]
     train: TrainSettings
     evaluation: EvaluationSettings
     promotion: PromotionSettings
@@ -163,7 +163,7 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
     """
     environment = os.environ
     path = arguments.config or environment.get("RANKMILL_CONFIG")
-    document = _read(Path(path) if path else _REPOSITORY / "conf" / "demo.yaml")
+    document = _read(Path(path) if path else _CONFIGURATIONS / "demo.yaml")
     unknown = sorted(set(document) - set(_SECTIONS))
     if unknown:
         raise SettingsError(f"{path}: unknown sections {unknown}; known: {list(_SECTIONS)}")
@@ -182,12 +182,23 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
         catalog_uri=arguments.catalog_uri or environment.get("RANKMILL_CATALOG_URI"),
         tracking_uri=arguments.tracking_uri or environment.get("MLFLOW_TRACKING_URI"),
         ingest=_section(IngestRules, document, "ingest"),
-        gates=_section(GateRules, document, "gates"),
+        gates=_gates(document),
         train=_section(TrainSettings, document, "train"),
         evaluation=_section(EvaluationSettings, document, "evaluation"),
         promotion=_section(PromotionSettings, document, "promotion"),
         spark=spark,
     )
+
+
+def _gates(document: Mapping[str, Any]) -> tuple[GateRule, ...]:
+    """The gates of conf/gates.yaml, with what the configuration says otherwise."""
+    sections = [_read(_CONFIGURATIONS / "gates.yaml")["gates"], document.get("gates") or {}]
+    if not isinstance(sections[1], Mapping):
+        raise SettingsError(f"configuration section 'gates' must be a mapping, got {sections[1]!r}")
+    try:
+        return parse_gates(*sections)
+    except GateError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -126,6 +126,15 @@ def test_only_2_and_3_are_final(
     assert "the row that was wrong" in str(raised.value)
 
 
+def test_the_link_of_a_refused_hour_is_kept(script: Callable[[str], str]) -> None:
+    """A gate refuses, and the task that failed opens the page that shows why."""
+    task = operator(script(f"import sys; print({json.dumps(SUMMARY)!r}); sys.exit(3)"))
+    with pytest.raises(AirflowFailException):
+        run(task)
+    link = task.operator_extra_links[0].get_link(task, ti_key=None)
+    assert link == SUMMARY["mlflow_run_url"]
+
+
 def test_a_killed_job_is_retried_and_names_the_signal(script: Callable[[str], str]) -> None:
     with pytest.raises(AirflowException, match=r"ended by SIGKILL") as raised:
         run(operator(script("import os; os.kill(os.getpid(), 9)")))

@@ -67,10 +67,11 @@ class Result:
 
 @dataclass
 class Project:
-    """A log, a configuration and a store in one folder."""
+    """A log, a configuration and a store in one folder; jobs know MLflow when it is ``tracked``."""
 
     folder: Path
     capture: pytest.CaptureFixture[str] | None = None
+    tracked: bool = True
 
     @property
     def data(self) -> Path:
@@ -105,7 +106,7 @@ class Project:
             "--config", str(self.folder / "conf.yaml"),
             "--warehouse", str(self.folder / "warehouse"),
             "--catalog-uri", self.catalog_uri,
-            "--tracking-uri", self.tracking_uri,
+            *(["--tracking-uri", self.tracking_uri] if self.tracked else []),
             *given,
         ]  # fmt: skip
 
@@ -163,6 +164,16 @@ def _summary(out: str) -> dict[str, Any]:
     assert {"job", "hours", "status", "rows_in", "rows_out", "rejected", "seconds", "snapshots",
             "model", "mlflow_run_url", "message"} <= set(summary)  # fmt: skip
     return summary
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
+    from models.registry import Registry  # MLflow takes seconds to import
+
+    folder = tmp_path_factory.mktemp("migrated")
+    Registry(f"sqlite:///{folder}/mlflow.db").versions("nothing")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
