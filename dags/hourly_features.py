@@ -1,14 +1,15 @@
 """### Events to features, one hour at a time
 
-Run `H` reads what arrived in [H, H+1h), checks it, writes the hour's samples and outcomes and the
-features as of H+1h, and then announces the hour on `hour_ready` and `hour_stored`.
+Run `H` reads what arrived in [H, H+1h), checks it, writes the hour's samples, outcomes, sequences
+and the features as of H+1h, and then announces the hour on `hour_ready` and `hour_stored`.
 
 | task | reads | writes |
 | --- | --- | --- |
 | `ingest_events` | the source | `events`, `quarantine`, `users`, `items`, `rooms`, `room_items` |
 | `validate_events` | `events`, `gate_results` | `gate_results`; refuses an hour that is off |
-| `build_samples` | `events`, `features_*` | `samples`, `outcomes` |
-| `extract_features` | `events`, `counts_*` | `counts_*`, `features_*` |
+| `build_samples` | `events`, `features_*`, `behaviour` | `samples`, `outcomes`, `behaviour`, \
+`sequences_*` |
+| `extract_features` | `events`, `counts_*` | `counts_*`, `counts_*_day`, `features_*` |
 
 The run's hour is the start of its data interval (its run id carries the end). Hours go in order,
 one run at a time, and `build_samples` refuses an hour whose predecessor is not done.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812
 
 __all__ = ["attribute", "lookback_hours"]
@@ -21,7 +21,9 @@ def lookback_hours(windows: Mapping[str, int], lateness: int) -> int:
     return -(-max(windows.values(), default=0) // 3600) + lateness + 1
 
 
-def attribute(outcomes: DataFrame, shown: DataFrame, windows: Mapping[str, int]) -> DataFrame:
+def attribute(
+    outcomes: DataFrame, shown: DataFrame, windows: Mapping[str, int], lookback: int
+) -> DataFrame:
     """Outcome events with the impression that each belongs to; the unattributed are left out.
 
     Grain: one row per attributed outcome event.
@@ -30,6 +32,8 @@ def attribute(outcomes: DataFrame, shown: DataFrame, windows: Mapping[str, int])
         outcomes: events of declared actions.
         shown: impression events of the same hours and the lookback before them.
         windows: seconds from an impression to each action, for last touch.
+        lookback: only impressions that arrived in an outcome's hour or so many hours before count,
+            so that an hour finds the same ones alone as in a range.
     """
     direct = outcomes.where("impression_id IS NOT NULL").select(
         "*", F.col("impression_id").alias("sample_id"), F.lit("impression_id").alias("attribution")
@@ -42,8 +46,11 @@ def attribute(outcomes: DataFrame, shown: DataFrame, windows: Mapping[str, int])
         F.col("target_type").alias("_type"),
         F.col("target_id").alias("_target"),
         F.col("event_time").alias("_shown_at"),
+        _hours("hour").alias("_shown_hour"),
     )
+    known = (_hours("hour") - F.col("_shown_hour")).between(0, lookback)
     target = (F.col("target_type") == F.col("_type")) & (F.col("target_id") == F.col("_target"))
+    target = target & known
     by_request = _latest(
         rest.join(candidates, (F.col("request_id") == F.col("_request")) & target), "request"
     )
@@ -59,6 +66,11 @@ def attribute(outcomes: DataFrame, shown: DataFrame, windows: Mapping[str, int])
     )
     pieces = [piece.select(*_COLUMNS, "hour") for piece in (direct, by_request, by_touch)]
     return pieces[0].unionByName(pieces[1]).unionByName(pieces[2])
+
+
+def _hours(column: str) -> Column:
+    """Hours since 1970 of an hour's name."""
+    return F.unix_seconds(F.to_timestamp(column, "yyyy-MM-dd'T'HH")) / 3600
 
 
 def _latest(matched: DataFrame, attribution: str) -> DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.views import (
     ATTRIBUTES,
     BOTS,
@@ -23,15 +24,16 @@ __all__ = ["catalogue"]
 
 _HEAD = """# Feature catalogue
 
-Generated from `views.py` by `make catalog`; a test keeps it fresh. A window `w` holds what arrived
-in [as_of - w, as_of). Rates are smoothed, (numerator + prior x weight) / (denominator + weight);
-trends compare a short window with its share of a long one and are 1 where nothing was seen.
+Generated from `views.py` and `sequence_views.py` by `make catalog`; a test keeps it fresh. A window
+`w` holds what arrived in [as_of - w, as_of). Rates are smoothed, (numerator + prior x weight) /
+(denominator + weight); trends compare a short window with its share of a long one and are 1 where
+nothing was seen.
 """
 
 
 def catalogue() -> str:
     """Every feature of a sample, in Markdown."""
-    return "\n".join([_HEAD, *_views(), *_attributes(), *_derived(), *_sizes()])
+    return "\n".join([_HEAD, *_views(), *_sequences(), *_attributes(), *_derived(), *_sizes()])
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -81,6 +83,30 @@ def _section(view: FeatureView) -> list[str]:
     lines = [f"- {what}: {'; '.join(names)}" for what, names in listed.items() if names]
     tables = f"- Tables: `{view.counts_table}`, `{view.day_counts_table}`, `{view.features_table}`"
     return [f"### {view.name}", "", view.description, "", *lines, tables, ""]
+
+
+def _sequences() -> list[str]:
+    header = ("sequence", "key", "what", "actions", "elements", "length", "arrived", "owner")
+    rows = (
+        (
+            f"`{view.name}`",
+            f"`{view.key}`",
+            view.description,
+            ", ".join(f"`{action}`" for action in view.actions),
+            ", ".join(f"`{element}`" for element in view.elements),
+            str(view.length),
+            _arrived(view),
+            view.owner,
+        )
+        for view in SEQUENCE_VIEWS
+    )
+    return ["## Sequences", "", "Newest last, as of the sample.", "", *_table(header, rows), ""]
+
+
+def _arrived(view: SequenceView) -> str:
+    if view.lookback_hours is None:
+        return "before as_of"
+    return f"in the {window_name(view.lookback_hours * 60)} before as_of"
 
 
 def _attributes() -> list[str]:

@@ -12,10 +12,12 @@ from typing import Final
 
 import pyarrow as pa
 
+from feature_store.sequence_views import ELEMENTS, SEQUENCE_VIEWS, SequenceView
 from feature_store.views import VIEWS, FeatureView, dense_columns, sparse_columns
 
 __all__ = [
     "ACTIONS",
+    "BEHAVIOUR",
     "ENTITY_TABLES",
     "EVALUATIONS",
     "EVALUATION_GROUPS",
@@ -201,6 +203,25 @@ OUTCOMES: Final = with_hour(
     )
 )
 
+# One row per action that sequences are made of, and per stay. Compact, since every hour reads those
+# of days.
+BEHAVIOUR: Final = with_hour(
+    pa.schema(
+        [
+            _field("user_id", pa.string(), required=True),
+            _field("event_time", TIMESTAMP, required=True),
+            _field("event_id", pa.string(), required=True),
+            _field("ingested_at", TIMESTAMP, required=True),
+            _field("action", pa.string(), required=True),
+            _field("item_id", pa.string()),
+            _field("room_id", pa.string()),
+            _field("category", pa.string()),
+            _field("value", pa.float64()),  # seconds of stay, or amount of an order
+            _field("sample_id", pa.string()),  # the impression that it is attributed to, if any
+        ]
+    )
+)
+
 # `hour` is the run that judged; `judged_hour` the hour whose samples were scored.
 _SCORED: Final = [
     _field("evaluation", pa.string(), required=True),  # hourly | offline
@@ -292,6 +313,19 @@ def _features(view: FeatureView) -> pa.Schema:
     )
 
 
+def _sequences(view: SequenceView) -> pa.Schema:
+    """One row per key and `as_of` of the hour's samples that has elements, newest last."""
+    return with_hour(
+        pa.schema(
+            [
+                _field(view.key, pa.string(), required=True),
+                _field("as_of", TIMESTAMP, required=True),
+                *(_field(name, pa.list_(ELEMENTS[name]), required=True) for name in view.elements),
+            ]
+        )
+    )
+
+
 @dataclass(frozen=True)
 class TableSpec:
     """A table's columns and its identity partition columns; the first is `hour`."""
@@ -307,6 +341,8 @@ TABLES: Final[dict[str, TableSpec]] = {
     "gate_results": TableSpec(GATE_RESULTS),
     "samples": TableSpec(SAMPLES),
     "outcomes": TableSpec(OUTCOMES),
+    "behaviour": TableSpec(BEHAVIOUR),
+    **{view.table: TableSpec(_sequences(view)) for view in SEQUENCE_VIEWS},
     **{view.counts_table: TableSpec(_counts(view)) for view in VIEWS},
     **{view.day_counts_table: TableSpec(_counts(view)) for view in VIEWS},
     **{view.features_table: TableSpec(_features(view)) for view in VIEWS},

@@ -44,21 +44,28 @@ Reader = Callable[[pa.Table, int], pa.Table]
 
 
 def read_files(
-    spark: SparkSession, files: Sequence[tuple[int, str]], schema: str | StructType, reader: Reader
+    spark: SparkSession,
+    files: Sequence[tuple[int, str]],
+    schema: str | StructType,
+    reader: Reader,
+    columns: Sequence[str] | None = None,
 ) -> DataFrame:
     """Rows of Parquet files, read and reshaped by the tasks.
 
     Args:
         files: (tag, path); the tag is handed to ``reader`` with the file's rows.
         schema: Spark schema of what ``reader`` returns.
+        columns: those of the files that ``reader`` needs; all by default.
     """
     if not files:
         return spark.createDataFrame([], schema)
+    wanted = None if columns is None else list(columns)
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for entry in batch.to_pylist():
-                yield from reader(pq.read_table(entry["path"]), entry["tag"]).to_batches()
+                rows = pq.read_table(entry["path"], columns=wanted)
+                yield from reader(rows, entry["tag"]).to_batches()
 
     listed = spark.createDataFrame(list(files), "tag int, path string")
     return listed.mapInArrow(read, schema)
@@ -76,7 +83,7 @@ def read_hours(
     def select(rows: pa.Table, _tag: int) -> pa.Table:
         return rows.select(list(columns)).cast(chosen)
 
-    return read_files(spark, files, schema, select)
+    return read_files(spark, files, schema, select, columns)
 
 
 def meet(rows: DataFrame, keys: Sequence[str]) -> DataFrame:

@@ -20,6 +20,7 @@ import pytest
 
 from feature_store import hours as hr
 from feature_store.ledger import Completion
+from feature_store.sequence_views import SEQUENCE_VIEWS
 from feature_store.tables import Store
 from feature_store.views import VIEWS
 from local.database import Database
@@ -38,7 +39,9 @@ FIRST, LAST = "2022-04-24T15", "2022-04-25T15"
 NEXT = hr.hour_range(hr.add(LAST, 1), hr.add(LAST, 3))
 
 EXTRACTED = [table for view in VIEWS for table in (view.counts_table, view.features_table)]
-HOURLY = ["events", "quarantine", "users", "items", "rooms", "samples", "outcomes", *EXTRACTED]
+BESIDE_SAMPLES = ["outcomes", "behaviour", *(view.table for view in SEQUENCE_VIEWS)]
+ENTITIES = ["users", "items", "rooms"]
+HOURLY = ["events", "quarantine", *ENTITIES, "samples", *BESIDE_SAMPLES, *EXTRACTED]
 
 requires_data = pytest.mark.skipif(
     not DATA.is_dir(), reason="the published KuaiRand log is not in ../shared/data/kuairand"

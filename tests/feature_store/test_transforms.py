@@ -226,6 +226,30 @@ def test_bots_do_not_count(spark: SparkSession) -> None:
     assert left.column_names == EVENTS.names
 
 
+def test_an_outcome_belongs_to_an_impression_that_its_own_hour_can_know(
+    spark: SparkSession,
+) -> None:
+    """A range of hours reads impressions that an hour alone does not: they must not count."""
+
+    def row(event_id: str, action: str, hour: int, request: str | None = None) -> dict[str, Any]:
+        target = {"user_id": "u", "target_type": "item", "target_id": event_id[-1]}
+        known = {"event_id": event_id, "action": action, "event_time": at(hour)}
+        known |= {"hour": hr.add(START, hour), "request_id": request}
+        return {**dict.fromkeys(EVENTS.names), **known, **target}
+
+    late = {"event_time": at(4, 59)}  # arrived after what followed from it
+    shown = [
+        row("s1", "impression", 2, "q1"), row("s2", "impression", 1, "q2"),
+        {**row("s3", "impression", 6, "q3"), **late}, {**row("s4", "impression", 6), **late},
+    ]  # fmt: skip
+    outcomes = [
+        row("in reach 1", "click", 5, "q1"), row("too long ago 2", "click", 5, "q2"),
+        row("not known yet 3", "click", 5, "q3"), row("nor by touch 4", "click", 5),
+    ]  # fmt: skip
+    found = attribute(frame(spark, outcomes), frame(spark, shown), {"click": 600}, lookback=3)
+    assert found.toArrow()["event_id"].to_pylist() == ["in reach 1"]
+
+
 def test_outcomes_find_their_impression(spark: SparkSession) -> None:
     def row(event_id: str, action: str, minute: int, **given: Any) -> dict[str, Any]:
         known = {"event_id": event_id, "action": action, "event_time": at(0, minute)}
@@ -251,7 +275,7 @@ def test_outcomes_find_their_impression(spark: SparkSession) -> None:
         row("the room of that name", "click", 7, target_type="room"),
     ]
     found = attribute(
-        frame(spark, outcomes), frame(spark, shown), {"click": 600, "order": 3600}
+        frame(spark, outcomes), frame(spark, shown), {"click": 600, "order": 3600}, lookback=5
     ).toArrow()
     got = {r["event_id"]: (r["sample_id"], r["attribution"]) for r in found.to_pylist()}
     assert got == {
