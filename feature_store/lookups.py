@@ -56,12 +56,13 @@ def behaviour(store: Store, view: FeatureView, asked: pa.Table, places: Sequence
     start = store.ledger.first_hour(view.features_table)
     if start is None:
         raise StoreError(f"{view.features_table} holds no hour yet; run extract_features.py")
-    for rows in _days(np.flatnonzero(valid), as_of):
-        first, last = (_hour(int(end)) for end in (as_of[rows].min(), as_of[rows].max()))
-        back = min(_DAY_HOURS, view.ttl_hours + 1)
-        needed = hr.hour_range(max(start, hr.add(first, -back)), hr.add(last, -1))
+    days = [
+        (rows, _needed(view, start, as_of[rows])) for rows in _days(np.flatnonzero(valid), as_of)
+    ]
+    files = _files(store, view.features_table, sorted({hour for _, day in days for hour in day}))
+    for rows, hours in days:
         mine = asked.take(pa.array(rows))
-        known = _known(store, view, needed, mine)
+        known = _known(view, [path for hour in hours for path in files.get(hour, ())], mine)
         source = _answers(view, known, mine)
         for chunk in _chunks(np.flatnonzero(source >= 0)):
             values = _stored(view, known, source[chunk])
@@ -87,9 +88,15 @@ def _chunks(rows: Ints) -> Iterator[Ints]:
         yield rows[start : start + _CHUNK_ROWS]
 
 
-def _known(store: Store, view: FeatureView, hours: Sequence[str], asked: pa.Table) -> _Known:
-    """The rows of ``hours`` with a first key that is asked for: keys and ``as_of`` only."""
-    table = view.features_table
+def _needed(view: FeatureView, start: str, as_of: Ints) -> list[str]:
+    """The hours of features that requests ``as_of`` read, of a table that begins at ``start``."""
+    first, last = (_hour(int(end)) for end in (as_of.min(), as_of.max()))
+    back = min(_DAY_HOURS, view.ttl_hours + 1)
+    return hr.hour_range(max(start, hr.add(first, -back)), hr.add(last, -1))
+
+
+def _files(store: Store, table: str, hours: Sequence[str]) -> dict[str, list[str]]:
+    """Files by hour; StoreError unless every one of ``hours`` is published."""
     there = set(store.readable_hours(table, hours[0], hours[-1])) if hours else set()
     missing = [hour for hour in hours if hour not in there]
     if missing:
@@ -98,7 +105,11 @@ def _known(store: Store, view: FeatureView, hours: Sequence[str], asked: pa.Tabl
             f"the frame needs). Run: spark-submit jobs/extract_features.py --from-hour "
             f"{missing[0]} --to-hour {missing[-1]}, or leave out the rows that ask after it"
         )
-    paths = store.files(table, hours)
+    return store.files_by_hour(table, hours)
+
+
+def _known(view: FeatureView, paths: Sequence[str], asked: pa.Table) -> _Known:
+    """The stored rows with a first key that is asked for: keys and ``as_of`` only."""
     wanted = asked[view.keys[0]].unique()
     names = [*view.keys, "as_of"]
     kinds = pa.schema([*((key, pa.string()) for key in view.keys), ("as_of", TIMESTAMP)])

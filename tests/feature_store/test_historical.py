@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from feature_store import hours as hr
 from feature_store import services
 from feature_store.historical import FrameError, get_historical_features, newest_features
+from feature_store.point_in_time import base_hours
 from feature_store.schemas import SAMPLES, TIMESTAMP, optional
 from feature_store.services import REQUEST_COLUMNS, FeatureService, feature_service
 from feature_store.tables import Store, StoreError
@@ -117,13 +118,13 @@ def check(store: Store, rows: Rows, asked: pa.Table, service: FeatureService) ->
         assert np.array_equal(got, np.stack(expected), equal_nan=True), view.name
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=frames)
 def test_history_equals_a_loop(published: tuple[Store, Rows], asked: list[tuple]) -> None:
     check(*published, frame(asked), RANKING)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=frames, ttl=st.sampled_from([0, 1, 5, 23, 24]))
 def test_a_row_past_its_ttl_is_absent(
     published: tuple[Store, Rows], asked: list[tuple], ttl: int
@@ -142,6 +143,20 @@ def test_without_bases_the_newest_of_the_first_hours_is_found(
     moments = [hr.start_of(hr.add(START, hour)) for hour in range(0, HOURS + 1, 3)]
     asked = frame([of(n, m) for m in moments for n in NAMES])
     check(store, rows, asked, feature_service("item_statistics"))
+
+
+def test_the_last_hour_before_a_base_reads_back_to_the_one_before(
+    published: tuple[Store, Rows],
+) -> None:
+    """A day's last answer to a key that has not changed since lies a whole day back."""
+    store, rows = published
+    before = hr.start_of(base_hours(hr.hour_range(START, hr.add(START, HOURS)), ZONE)[1])
+    firsts = {view.keys[0] for view in VIEWS if len(view.keys) > 1}
+    asked = frame([
+        (*(one if key in firsts else other for key in KEYS), before)
+        for one in NAMES for other in NAMES
+    ])  # fmt: skip
+    check(store, rows, asked, RANKING)
 
 
 def test_attributes_are_those_that_had_arrived(published: tuple[Store, Rows]) -> None:
