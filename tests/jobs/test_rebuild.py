@@ -27,12 +27,11 @@ from tests.jobs.test_bad_training import (
     day,
     fill,
     fill_clicks,
-    migrated,
     samples,
     trained,
 )
 
-__all__ = ["day", "migrated", "trained"]  # fixtures
+__all__ = ["day", "trained"]  # fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
