@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Final
 
 from feature_store.skew import FeatureSkew
+from jobs.support.page import figures, page, table
 from models.plots import bars_figure, figure_svg
 
 __all__ = ["SHOWN", "skew_lines", "skew_page"]
@@ -16,15 +16,6 @@ SHOWN: Final = 20
 
 _NAMES: Final = ("feature", "differ", "mean |difference|", "largest", "only logged",
                  "only recomputed", "rows")  # fmt: skip
-_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
-:root {{ color-scheme: light dark }} body {{ font: 15px/1.5 system-ui; margin: 2rem }}
-table {{ border-collapse: collapse }} td, th {{ padding: .35rem .7rem; text-align: right;
-border-bottom: 1px solid #8884 }} td:first-child, th:first-child {{ text-align: left }}
-figure {{ margin: 0; background: #fff; border-radius: .5rem; padding: .5rem; max-width: 50rem }}
-svg {{ width: 100%; height: auto }}
-</style><h1>{title}</h1><p>{words}</p>{figure}<table><tr>{head}</tr>{rows}</table></html>
-"""
 
 
 def _cells(found: FeatureSkew) -> tuple[str, ...]:
@@ -52,19 +43,8 @@ def skew_lines(found: Sequence[FeatureSkew]) -> list[str]:
 
 def skew_page(title: str, words: str, found: Sequence[FeatureSkew]) -> str:
     """One self-contained HTML page: a bar per differing feature, and a table of all."""
-    figure = ""
     worst = {f.feature: float(f.differing) for f in found[:SHOWN] if f.differing}
-    if worst:
-        drawn = bars_figure("Rows that differ, by feature", "rows", worst)
-        figure = f"<figure>{figure_svg(drawn)}</figure>"
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(f)) + "</tr>"
-        for f in found
+    drawn = (
+        [figure_svg(bars_figure("Rows that differ, by feature", "rows", worst))] if worst else []
     )
-    return _PAGE.format(
-        title=html.escape(title),
-        words=html.escape(words),
-        figure=figure,
-        head="".join(f"<th>{html.escape(name)}</th>" for name in _NAMES),
-        rows=rows,
-    )
+    return page(title, words, figures(drawn), table(_NAMES, map(_cells, found), _NAMES[1:]))
