@@ -232,9 +232,9 @@ class Store:
         _check_footers(name, paths)
         properties = {"rankmill.writer": writer.token} if writer else {}
         for attempt in range(_COMMIT_TRIES):
-            table = self.iceberg(name)
-            present = where is not None and any(table.scan(row_filter=where).plan_files())
             try:
+                table = self._with_declared_columns(name)
+                present = where is not None and any(table.scan(row_filter=where).plan_files())
                 with table.transaction() as transaction, warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     if present and where is not None:
@@ -251,6 +251,26 @@ class Store:
             snapshot = self.iceberg(name).current_snapshot()
             return None if snapshot is None else snapshot.snapshot_id
         raise StoreError(f"table {name} could not be committed in {_COMMIT_TRIES} tries")
+
+    def _with_declared_columns(self, name: str) -> Table:
+        """The table, with the columns declared since it was made, null in its earlier rows.
+
+        Raises:
+            StoreError: when such a column may not be null.
+        """
+        table, declared = self.iceberg(name), TABLES[name].schema
+        missing = [c for c in declared if c.name not in table.schema().column_names]
+        required = [c.name for c in missing if not c.nullable]
+        if required and table.current_snapshot() is not None:
+            raise StoreError(
+                f"table {name} in {self.warehouse} was made by another version: it lacks the "
+                f"columns {required}, which may not be null. Build this store anew from its source."
+            )
+        if not missing:
+            return table
+        with table.update_schema() as update:
+            update.union_by_name(_iceberg_layout(TABLES[name])[0])
+        return self.iceberg(name)
 
     def files(
         self,

@@ -40,10 +40,10 @@ def evaluation_page(hour: str, judged: Sequence[Judged], evaluation: str, cut: s
     """One self-contained HTML page: the metrics of every model and label on ``hour``."""
     rows = []
     for j in sorted(judged, key=lambda j: (j.label, _ROLES.index(j.role))):
-        low, high = j.intervals.get("ndcg_at_10", (float("nan"), float("nan")))
+        interval = j.intervals.get("ndcg_at_10")
+        shown = "[{:.4f}, {:.4f}]".format(*interval) if interval else "-"
         values = (_number(j.metrics.get(metric)) for metric in SHOWN)
-        rows.append([j.label, j.role, j.version, *values, f"[{low:.4f}, {high:.4f}]",
-                     str(j.immature)])  # fmt: skip
+        rows.append([j.label, j.role, j.version, *values, shown, str(j.immature)])
     numbers = (*SHOWN, "NDCG@10, 95 %", "immature rows")
     title = f"{evaluation} evaluation of {hour}"
     return page(

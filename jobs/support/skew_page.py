@@ -14,9 +14,8 @@ __all__ = ["SHOWN", "skew_lines", "skew_page"]
 SHOWN: Final = 20
 """So many features are shown where there is no room for all."""
 
-_NUMBERS: Final = ("differ", "mean |difference|", "largest", "only logged", "only recomputed",
-                   "rows")  # fmt: skip
-_NAMES: Final = ("feature", *_NUMBERS)
+_NAMES: Final = ("feature", "differ", "mean |difference|", "largest", "only logged",
+                 "only recomputed", "rows")  # fmt: skip
 
 
 def _cells(found: FeatureSkew) -> tuple[str, ...]:
@@ -45,10 +44,7 @@ def skew_lines(found: Sequence[FeatureSkew]) -> list[str]:
 def skew_page(title: str, words: str, found: Sequence[FeatureSkew]) -> str:
     """One self-contained HTML page: a bar per differing feature, and a table of all."""
     worst = {f.feature: float(f.differing) for f in found[:SHOWN] if f.differing}
-    drawn = [bars_figure("Rows that differ, by feature", "rows", worst)] if worst else []
-    return page(
-        title,
-        words,
-        figures(figure_svg(figure) for figure in drawn),
-        table(_NAMES, (_cells(f) for f in found), _NUMBERS),
+    drawn = (
+        [figure_svg(bars_figure("Rows that differ, by feature", "rows", worst))] if worst else []
     )
+    return page(title, words, figures(drawn), table(_NAMES, map(_cells, found), _NAMES[1:]))

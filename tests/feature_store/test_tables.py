@@ -14,7 +14,7 @@ import pytest
 
 from feature_store import hours as hr
 from feature_store.ledger import FencedOutError
-from feature_store.schemas import GATE_RESULTS, PROMOTIONS, TABLES
+from feature_store.schemas import GATE_RESULTS, PROMOTIONS, TABLES, TableSpec
 from feature_store.tables import HourWriter, Staged, Store, StoreError, Writer
 
 TABLE, STAGE = "gate_results", "validate_events"
@@ -220,3 +220,43 @@ def test_concurrent_commits_of_different_hours_all_land(tmp_path: Path, kind: st
     assert store.readable_hours(TABLE, hours[0], hours[-1]) == hours
     assert all(c.snapshot_id for c in store.ledger.completions(TABLE, "0", "9").values())
     store.close()
+
+
+# -- tables made by an earlier version ----------------------------------------------------------
+
+
+def declare_without(monkeypatch: pytest.MonkeyPatch, column: str) -> None:
+    """As if TABLE had not had ``column`` when it was made."""
+    schema = pa.schema([field for field in GATE_RESULTS if field.name != column])
+    monkeypatch.setitem(TABLES, TABLE, TableSpec(schema))
+
+
+def test_a_column_that_may_be_null_is_added(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        declare_without(earlier, "detail_json")
+        commit(store, {FIRST: (1,)})
+    commit(store, {SECOND: (2,)})
+    found = store.read(TABLE, [FIRST, SECOND])
+    assert found.schema.names == GATE_RESULTS.names
+    assert sorted(found["value"].to_pylist()) == [1, 2]
+    assert store.iceberg(TABLE).scan().to_arrow()["detail_json"].null_count == 2
+
+
+def test_a_column_that_may_not_be_null_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        declare_without(earlier, "level")
+        store.iceberg(TABLE)
+    commit(store, {FIRST: (1,)})  # an empty table has no rows to be null in
+    with monkeypatch.context() as later:
+        added = GATE_RESULTS.append(pa.field("owner", pa.string(), nullable=False))
+        later.setitem(TABLES, TABLE, TableSpec(added))
+        made = Staged(TABLE)
+        writer = HourWriter(store, TABLE, SECOND)
+        table = rows(SECOND, 2)
+        writer.write(table.append_column("owner", pa.array(["a"])))
+        writer.close(made)
+        with pytest.raises(StoreError, match=r"lacks the columns \['owner'\].*Build this store"):
+            store.commit(made, claim(store, [SECOND]))
+    assert values(store, FIRST, SECOND) == [1]
