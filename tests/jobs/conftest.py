@@ -22,6 +22,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from feature_store import hours as hr
 from feature_store.schemas import SOURCE_EVENTS, optional
 from feature_store.tables import Store
+from models.registry import Registry
 
 # Spinning OpenMP threads make tiny boosters slow where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -175,3 +176,11 @@ def project(
     made = Project(tmp_path, capsys)
     made.configure(ingest={"max_bad_share": 0.1, "min_bad_rows": 0})
     return made
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Registry(f"sqlite:///{folder}/mlflow.db").versions("nothing")
+    return folder / "mlflow.db"

@@ -92,14 +92,6 @@ def fill_clicks(project: Project, clicked: Callable[[int], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
-    folder = tmp_path_factory.mktemp("migrated")
-    Registry(f"sqlite:///{folder}/mlflow.db").versions(NAME)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store with the samples of HOURS; tests bring the clicks."""
     folder = tmp_path_factory.mktemp("day")
