@@ -16,6 +16,7 @@ from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from feature_store.schemas import TABLES
 from feature_store.tables import Store, StoreError
 
 __all__ = ["Crowd", "compact", "crowds"]
@@ -144,8 +145,8 @@ def _swapped(store: Store, crowd: Crowd, path: str) -> bool:
                     overwrite.delete_data_file(there[file])
                 overwrite.append_data_file(made)
 
-    if crowd.hour is None or store.ledger.first_hour(crowd.table) is None:
-        store.change(crowd.table, attempt)
+    if crowd.hour is None or TABLES[crowd.table].partition != ("hour",):
+        store.change(crowd.table, attempt)  # slices and appended rows have no completion
         return True
     with store.ledger.undisturbed(crowd.hour) as free:
         if not free or not store.ledger.completions(crowd.table, crowd.hour, crowd.hour):

@@ -31,11 +31,13 @@ _STORE: Final = ["store"]
 class Done:
     """What became of one table; in a dry run, what would.
 
-    Files that age or compaction put out of use are removed once no kept snapshot names them.
+    Files that age or compaction put out of use are removed once no kept snapshot names them. An
+    hour is skipped, and left for the next run, when somebody is writing it.
     """
 
     hours_aged: int = 0
     hours_compacted: int = 0
+    hours_skipped: int = 0
     files_compacted: int = 0
     snapshots_expired: int = 0
     tags_dropped: int = 0
@@ -89,19 +91,27 @@ def _maintained(
     if name == "quarantine":
         with store.ledger.holding(*held):
             aged = age_quarantine(store, rules.quarantined_from(hour), dry)
-    compacted = crowds(store, name, hour, rules.max_files, rules.max_compacted_bytes)
+    crowded = crowds(store, name, hour, rules.max_files, rules.max_compacted_bytes)
+    compacted = crowded
     if not dry:
         with store.ledger.holding(*held):
-            compacted = [crowd for crowd in compacted if compact(store, crowd)]
+            compacted = [crowd for crowd in crowded if compact(store, crowd)]
     with store.ledger.holding(*held):
         expired = expire(store, name, rules.snapshots_before(name, now), owners.orphaned, dry)
     with store.ledger.holding(*held):
         without = expired.snapshots if dry else ()
         swept = sweep(store, name, rules.files_before(now), without, dry)
     return Done(
-        aged.hours, len(compacted), sum(len(crowd.files) for crowd in compacted),
-        len(expired.snapshots), len(expired.tags), swept.files, swept.folders, swept.bytes,
-    )  # fmt: skip
+        hours_aged=aged.hours,
+        hours_compacted=len(compacted),
+        hours_skipped=len(crowded) - len(compacted),
+        files_compacted=sum(len(crowd.files) for crowd in compacted),
+        snapshots_expired=len(expired.snapshots),
+        tags_dropped=len(expired.tags),
+        files_removed=swept.files,
+        folders_removed=swept.folders,
+        bytes_removed=swept.bytes,
+    )
 
 
 def _instant(text: str | None) -> dt.datetime:
@@ -123,9 +133,7 @@ def run(arguments: argparse.Namespace) -> Summary:
     now = _instant(arguments.now)
     owners = Owners(Registry(settings.tracking()))
     store, token = settings.open_store(), run_token(arguments.run_id)
-    return maintain(
-        store, settings.maintenance, owners, hours[-1], now, token, arguments.dry_run
-    )  # fmt: skip
+    return maintain(store, settings.maintenance, owners, hours[-1], now, token, arguments.dry_run)
 
 
 def build_parser() -> argparse.ArgumentParser:

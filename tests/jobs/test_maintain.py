@@ -15,7 +15,7 @@ from feature_store import hours as hr
 from feature_store.tables import Store
 from jobs.support.snapshot_tags import Owners, snapshot_tag
 from models.registry import Registry
-from tests.feature_store.gate_hours import decide, decided, on_disk
+from tests.feature_store.gate_hours import commit, decide, decided, on_disk
 from tests.jobs.conftest import HOUR, Project, Result, event, events
 from tests.jobs.test_bad_training import HOURS, NAME, QUICK, clicks, fill, samples
 
@@ -125,6 +125,19 @@ def test_promotions_become_one_file(kept: Project) -> None:
     before = decided(store)
     assert done(maintain(kept), "promotions")["files_compacted"] == 6
     assert decided(store) == before
+    store.close()
+
+
+def test_an_hour_that_is_being_written_is_skipped_and_said(kept: Project) -> None:
+    store = kept.store()
+    commit(store, HOURS[0], *([number] for number in range(6)))
+    known = store.ledger.completions("gate_results", HOURS[0], HOURS[0])
+    store.ledger.forget("gate_results", [HOURS[0]])
+    result = maintain(kept)
+    assert done(result, "gate_results")["hours_skipped"] == 1
+    assert "1 hours skipped" in result.out
+    store.ledger.complete(list(known.values()))
+    assert done(maintain(kept), "gate_results")["hours_compacted"] == 1
     store.close()
 
 
