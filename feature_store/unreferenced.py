@@ -136,10 +136,12 @@ def _check_whole(
     table: Table, folder: str, listed: dict[str, _Folder], needed: Collection[str]
 ) -> None:
     """Refuse where files might be taken for unreferenced only because of how they are named."""
-    location = Path(table.metadata_location.removeprefix(_SCHEME))
-    if location.name not in listed.get(str(location.parent), _Folder(False)).files:
+    # A commit since the listing has made a newer one, which lists these as its predecessors.
+    own = [table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)]
+    places = [Path(location.removeprefix(_SCHEME)) for location in own]
+    if not any(p.name in listed.get(str(p.parent), _Folder(False)).files for p in places):
         raise StoreError(
-            f"{location}, which the catalog names, is not below {folder} (links are not "
+            f"{places[0]}, which the catalog names, is not below {folder} (links are not "
             "followed): nothing is removed. Make the folders of the table real ones"
         )
     outside = sorted(path for path in needed if not path.startswith(f"{folder}/"))
@@ -152,7 +154,7 @@ def _check_whole(
         for name in content.files:
             if not name.endswith(_METADATA) or f"{path}/{name}" in needed:
                 continue
-            owner = _table_uuid(Path(path, name))
+            owner = _owner(Path(path, name))
             if owner not in (None, str(table.metadata.table_uuid)):
                 raise StoreError(
                     f"{path}/{name} belongs to the table of another catalog that shares the "
@@ -161,9 +163,12 @@ def _check_whole(
                 )
 
 
-def _table_uuid(path: Path) -> str | None:
-    """The table that a metadata file describes; None when it is gone or was cut off."""
+def _owner(path: Path) -> str | None:
+    """The table whose rows a metadata file describes; None without rows, as when two runs created
+    the table at once and one was too late, and for a file that is gone or was cut off.
+    """
     try:
-        return str(json.loads(path.read_bytes())["table-uuid"])
+        described = json.loads(path.read_bytes())
+        return str(described["table-uuid"]) if described["snapshots"] else None
     except (FileNotFoundError, ValueError, KeyError):
         return None

@@ -14,6 +14,7 @@ import pytest
 from pyiceberg.table import Table
 
 from feature_store import hours as hr
+from feature_store import unreferenced
 from feature_store.compaction import compact, crowds
 from feature_store.maintenance import Aged, Expired, MaintenanceRules, age_quarantine, expire
 from feature_store.schemas import QUARANTINE
@@ -196,6 +197,26 @@ def test_what_is_staged_survives_and_can_be_committed(store: Store) -> None:
     assert values(store, SECOND) == [7, 8]
 
 
+def test_what_is_committed_between_listing_and_looking_survives(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was staged very long ago, at the worst moment."""
+    commit(store, FIRST, (1,))
+    writer = claim(store, SECOND, "very slow")
+    waiting = staged(store, SECOND, (7, 8))
+    age(waiting.files[SECOND][0], 9)
+    real = unreferenced._listed
+
+    def then_commit(*arguments: Any) -> Any:
+        listed = real(*arguments)
+        store.commit(waiting, writer)
+        return listed
+
+    monkeypatch.setattr(unreferenced, "_listed", then_commit)
+    assert sweep(store, TABLE, NOW - dt.timedelta(hours=24)) == Swept()
+    assert values(store, SECOND) == [7, 8]
+
+
 def test_what_nobody_names_goes_once_it_is_old(store: Store) -> None:
     commit(store, FIRST, (1,))
     left = staged(store, SECOND, (7,)).files[SECOND] + staged(store, SECOND, (8,)).files[SECOND]
@@ -276,6 +297,18 @@ def test_a_store_that_is_not_all_of_it_is_left_alone(store: Store, tmp_path: Pat
     assert on_disk(store) == there
     assert (values(store, FIRST), values(other, FIRST)) == ([1], [2])
     other.close()
+
+
+def test_what_a_run_left_that_was_too_late_to_create_the_table_goes(
+    store: Store, tmp_path: Path
+) -> None:
+    other = Store(store.warehouse, f"sqlite:///{tmp_path}/other.db")
+    late = other.iceberg(TABLE).metadata_location.removeprefix("file://")
+    other.close()
+    commit(store, FIRST, (1,))
+    age(late, 2)
+    assert sweep(store, TABLE, NOW - dt.timedelta(hours=24)).files == 1
+    assert not Path(late).exists()
 
 
 def test_files_outside_the_tables_folder_stop_the_removal(store: Store, tmp_path: Path) -> None:
