@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import parquet_file_to_data_file
@@ -18,10 +17,10 @@ from pyiceberg.table import Table
 
 from feature_store.schemas import TABLES
 from feature_store.tables import Store, StoreError
+from feature_store.tiles import ROW_GROUP
 
 __all__ = ["Crowd", "compact", "crowds"]
 
-_ROW_GROUP: Final = 262_144
 _SCHEME: Final = "file://"
 
 
@@ -101,7 +100,7 @@ def _rewritten(crowd: Crowd) -> Path | None:
     rows = sum(pq.read_metadata(path).num_rows for path in crowd.files)
     path = Path(crowd.files[0]).with_name(f"{crowd.hour or 'rows'}-{uuid.uuid4().hex}.parquet")
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for piece in _row_groups(crowd.files, schema):
+        for piece in _row_groups(crowd.files):
             writer.write_table(piece)
     written = pq.read_metadata(path).num_rows
     if written != rows:
@@ -112,18 +111,28 @@ def _rewritten(crowd: Crowd) -> Path | None:
     return path
 
 
-def _row_groups(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of ``files`` in order, in tables of some 250,000."""
+def _row_groups(files: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of ``files`` in order, as one row group each.
+
+    Small files share one; a file of some size has its own, since readers skip row groups by the
+    range of keys that a file of a large hour holds.
+    """
     waiting: list[pa.RecordBatch] = []
     count = 0
-    for batch in ds.dataset(list(files), schema=schema, format="parquet").to_batches():
-        waiting.append(batch)
-        count += batch.num_rows
-        if count >= _ROW_GROUP:
-            yield pa.Table.from_batches(waiting, schema)
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            alone = file.metadata.num_rows >= ROW_GROUP // 2
+            for number, batch in enumerate(file.iter_batches(ROW_GROUP)):
+                if waiting and (count + batch.num_rows > ROW_GROUP or (alone and not number)):
+                    yield pa.Table.from_batches(waiting)
+                    waiting, count = [], 0
+                waiting.append(batch)
+                count += batch.num_rows
+        if alone:
+            yield pa.Table.from_batches(waiting)
             waiting, count = [], 0
-    if count:
-        yield pa.Table.from_batches(waiting, schema)
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def _swapped(store: Store, crowd: Crowd, path: str) -> bool:

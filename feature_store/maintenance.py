@@ -27,6 +27,7 @@ __all__ = ["Aged", "Expired", "MaintenanceRules", "age_quarantine", "expire"]
 
 _HOURS_A_DAY = 24
 _MEGABYTE = 1024 * 1024
+_CENTURY_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class MaintenanceRules:
     table_snapshot_days: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     quarantine_days: float = 30.0
     unreferenced_hours: float = 24.0
-    max_files: int = 4
+    max_files: int = 8
     max_compacted_mb: float = 128.0
 
     def __post_init__(self) -> None:
@@ -57,16 +58,20 @@ class MaintenanceRules:
         if unknown:
             raise ValueError(f"table_snapshot_days names {unknown}; tables are {sorted(TABLES)}")
         for name in ("unreferenced_hours", "quarantine_days", "max_files", "max_compacted_mb"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+            if not 1 <= getattr(self, name) <= _CENTURY_DAYS:
+                raise ValueError(
+                    f"{name} must be at least 1 and at most {_CENTURY_DAYS:,}, "
+                    f"got {getattr(self, name)!r}"
+                )
         least = self.unreferenced_hours / _HOURS_A_DAY
         days = {"snapshot_days": self.snapshot_days, **self.table_snapshot_days}
         for name, value in days.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not value >= least:
+            if not number or not least <= value <= _CENTURY_DAYS:
                 raise ValueError(
                     f"snapshots of {name} must be kept for a number of days that is at least "
-                    f"unreferenced_hours ({least:g} days), got {value!r}: readers need the time"
+                    f"unreferenced_hours ({least:g} days) and at most {_CENTURY_DAYS:,}, got "
+                    f"{value!r}: readers need the time"
                 )
 
     def snapshots_before(self, table: str, now: dt.datetime) -> dt.datetime:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_store import compaction
 from feature_store.compaction import Crowd, compact, crowds
 from feature_store.ledger import FencedOutError
 from feature_store.tables import Staged, Store, Writer
@@ -84,6 +85,24 @@ def test_hours_keep_their_place_among_others(store: Store) -> None:
     assert compacted(store, through=HOURS[3]) == [True] * 4, "those after are not looked at"
     assert [len(store.files(TABLE, [hour])) for hour in HOURS] == [1, 1, 1, 1, 3, 3]
     assert values(store, *HOURS) == before
+
+
+def test_files_of_some_size_keep_row_groups_of_their_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers skip row groups by their range of keys; one that mixes files spans all ranges."""
+    monkeypatch.setattr(compaction, "ROW_GROUP", 4)
+    pieces = ([1.0], [2.0], [3.0, 4, 5, 6, 7, 8], [9.0], [10.0, 11, 12])
+    commit(store, FIRST, *pieces)
+    before = values(store, FIRST)
+    assert compacted(store) == [True]
+    [path] = store.files(TABLE, [FIRST])
+    assert values(store, FIRST) == before
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(i)["value"].to_pylist() for i in range(file.num_row_groups)]
+    assert all(len(group) <= 4 for group in groups)
+    for large in (set(piece) for piece in pieces if len(piece) >= 2):
+        assert all(large.issuperset(g) or large.isdisjoint(g) for g in groups), groups
 
 
 def test_an_hour_that_is_large_stays_as_it_is(store: Store) -> None:

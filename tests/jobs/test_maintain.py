@@ -93,7 +93,7 @@ def test_by_default_nothing_of_today_goes(ingested: Project) -> None:
 
 def test_a_dry_run_says_the_same_and_changes_nothing(ingested: Project) -> None:
     store = ingested.store()
-    decide(store, *map(str, range(6)))
+    decide(store, *map(str, range(9)))
     locations = {name: store.iceberg(name).metadata_location for name in store.existing()}
     there = {name: on_disk(store, name) for name in locations}
     dry = maintain(ingested, "--dry-run", date=MONTHS_ON)
@@ -121,16 +121,16 @@ def test_quarantined_rows_age_and_their_hours_stay_complete(ingested: Project) -
 
 def test_promotions_become_one_file(kept: Project) -> None:
     store = kept.store()
-    decide(store, *map(str, range(6)))
+    decide(store, *map(str, range(9)))
     before = decided(store)
-    assert done(maintain(kept), "promotions")["files_compacted"] == 6
+    assert done(maintain(kept), "promotions")["files_compacted"] == 9
     assert decided(store) == before
     store.close()
 
 
 def test_an_hour_that_is_being_written_is_skipped_and_said(kept: Project) -> None:
     store = kept.store()
-    commit(store, HOURS[0], *([number] for number in range(6)))
+    commit(store, HOURS[0], *([number] for number in range(9)))
     known = store.ledger.completions("gate_results", HOURS[0], HOURS[0])
     store.ledger.forget("gate_results", [HOURS[0]])
     result = maintain(kept)
