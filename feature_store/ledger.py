@@ -161,6 +161,28 @@ class Ledger:
                 )
             yield
 
+    @contextmanager
+    def undisturbed(self, hour: str) -> Iterator[bool]:
+        """Keep every stage's fence at ``hour`` locked, whoever holds it; False when one is in use.
+
+        Nobody loses a fence, and nobody is waited for: a holder that is inside its commit goes
+        first, one that comes to its commit meanwhile waits.
+        """
+        mine = sa.select(_FENCES.c.stage).where(_FENCES.c.hour == hour)
+        with self._begin() as connection:
+            every = connection.execute(mine).all()
+            free = connection.execute(mine.with_for_update(skip_locked=True)).all()
+            yield len(free) == len(every)
+
+    def moved(self, table: str, hour: str, snapshot_id: int | None) -> None:
+        """Record that the same content of ``hour`` lies in another snapshot now."""
+        with self._begin() as connection:
+            connection.execute(
+                sa.update(_HOURS)
+                .where(_HOURS.c.table_name == table, _HOURS.c.hour == hour)
+                .values(snapshot_id=snapshot_id)
+            )
+
     def complete(self, completions: Sequence[Completion]) -> None:
         """Record completed hours, replacing what was recorded of them before."""
         now = dt.datetime.now(dt.UTC)

@@ -328,7 +328,7 @@ def _sequences(view: SequenceView) -> pa.Schema:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table's columns and its identity partition columns; the first is `hour`."""
+    """A table's columns and its identity partition columns; the first, if any, is `hour`."""
 
     schema: pa.Schema
     partition: tuple[str, ...] = ("hour",)
@@ -348,5 +348,5 @@ TABLES: Final[dict[str, TableSpec]] = {
     **{view.features_table: TableSpec(_features(view)) for view in VIEWS},
     "evaluations": TableSpec(EVALUATIONS, ("hour", "evaluation")),
     "evaluation_groups": TableSpec(EVALUATION_GROUPS, ("hour", "evaluation")),
-    "promotions": TableSpec(PROMOTIONS),
+    "promotions": TableSpec(PROMOTIONS, ()),
 }

@@ -13,7 +13,7 @@ import random
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
-from pyiceberg.expressions import And, BooleanExpression, EqualTo, In
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, In, LessThan
 from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
@@ -231,26 +231,52 @@ class Store:
         """
         _check_footers(name, paths)
         properties = {"rankmill.writer": writer.token} if writer else {}
-        for attempt in range(_COMMIT_TRIES):
+
+        def attempt(table: Table) -> None:
+            present = where is not None and any(table.scan(row_filter=where).plan_files())
+            with table.transaction() as transaction, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if present and where is not None:
+                    transaction.delete(where, snapshot_properties=properties)
+                if paths:
+                    transaction.add_files(
+                        paths, snapshot_properties=properties, check_duplicate_files=False
+                    )
+
+        snapshot = self.change(name, attempt).current_snapshot()
+        return None if snapshot is None else snapshot.snapshot_id
+
+    def change(self, name: str, attempt: Callable[[Table], None]) -> Table:
+        """Let ``attempt`` commit to the table; to the table reloaded, when others were faster.
+
+        Returns:
+            The table as it is afterwards.
+
+        Raises:
+            StoreError: when others were faster every time.
+        """
+        for number in range(_COMMIT_TRIES):
             try:
-                table = self._with_declared_columns(name)
-                present = where is not None and any(table.scan(row_filter=where).plan_files())
-                with table.transaction() as transaction, warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    if present and where is not None:
-                        transaction.delete(where, snapshot_properties=properties)
-                    if paths:
-                        transaction.add_files(
-                            paths, snapshot_properties=properties, check_duplicate_files=False
-                        )
-            except (CommitFailedException, ValidationException):
-                if attempt == _COMMIT_TRIES - 1:
-                    raise
-                time.sleep(random.uniform(0.05, 0.2) * min(attempt + 1, 5))
-                continue
-            snapshot = self.iceberg(name).current_snapshot()
-            return None if snapshot is None else snapshot.snapshot_id
-        raise StoreError(f"table {name} could not be committed in {_COMMIT_TRIES} tries")
+                attempt(self._with_declared_columns(name))
+            except (CommitFailedException, ValidationException) as error:
+                if number == _COMMIT_TRIES - 1:
+                    raise StoreError(
+                        f"table {name} could not be committed in {_COMMIT_TRIES} tries, others "
+                        f"commit to it all the time ({error}); run this again"
+                    ) from error
+                time.sleep(random.uniform(0.05, 0.2) * min(number + 1, 5))
+            else:
+                break
+        return self.iceberg(name)
+
+    def drop_before(self, name: str, hour: str) -> int | None:
+        """Remove the rows of all hours before ``hour``, in one transaction; completions stay."""
+        return self._replace(name, LessThan("hour", hour), [], None)
+
+    def existing(self) -> list[str]:
+        """The declared tables that the catalog has, in the order of their declaration."""
+        there = {identifier[-1] for identifier in self._catalog.list_tables(_NAMESPACE)}
+        return [name for name in TABLES if name in there]
 
     def _with_declared_columns(self, name: str) -> Table:
         """The table, with the columns declared since it was made, null in its earlier rows.
@@ -356,18 +382,13 @@ class Store:
 
     def tag(self, name: str, snapshot_id: int, label: str) -> None:
         """Keep ``snapshot_id`` readable under ``label`` for as long as the tag exists."""
-        for _ in range(_COMMIT_TRIES):
-            table = self.iceberg(name)
-            if label in table.refs():
-                return
-            try:
+
+        def attempt(table: Table) -> None:
+            if label not in table.refs():
                 with table.manage_snapshots() as manage:
                     manage.create_tag(snapshot_id, label)
-            except CommitFailedException:
-                time.sleep(random.uniform(0.05, 0.2))
-                continue
-            return
-        raise StoreError(f"snapshot {snapshot_id} of {name} could not be tagged {label!r}")
+
+        self.change(name, attempt)
 
 
 def _same(known: Completion | None, staged: Staged, hour: str) -> bool:

@@ -27,6 +27,7 @@ from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
 from jobs.support.provenance import Provenance
 from jobs.support.settings import Settings, SettingsError, TrainSettings, load_settings
+from jobs.support.snapshot_tags import snapshot_tag
 from jobs.support.summary import Summary, main_of, progress
 from models import FeatureSpec, FitReport, GBDTConfig, GBDTRanker, SparseColumn
 from models.base import ConfigError
@@ -224,7 +225,7 @@ def _fit_and_register(
         summary.status, summary.message = "dry-run", "fitted; nothing registered"
         return None
     for table_name, snapshot in chosen.lineage.snapshots.items():
-        store.tag(table_name, snapshot, f"{chosen.name}-{chosen.hour}-{snapshot}")
+        store.tag(table_name, snapshot, snapshot_tag(chosen.name, chosen.hour, snapshot))
 
     def guard() -> None:
         with store.ledger.holding(writer.stage, [chosen.hour], writer.token):

@@ -13,6 +13,7 @@ import yaml
 
 from feature_store.gates import GateError, GateRule, parse_gates
 from feature_store.ingestion import IngestRules
+from feature_store.maintenance import MaintenanceRules
 from feature_store.sources import open_source
 from feature_store.sources.base import Source, SourceError
 from feature_store.tables import Store
@@ -96,6 +97,7 @@ class Settings:
     train: TrainSettings
     evaluation: EvaluationSettings
     promotion: PromotionSettings
+    maintenance: MaintenanceRules
     spark: Mapping[str, str]
 
     def open_source(self) -> Source:
@@ -138,7 +140,10 @@ def _section(kind: type[T], document: Mapping[str, Any], name: str) -> T:
     for key, value in values.items():
         default = getattr(defaults, key)
         cleaned[key] = _as_type(value, default, f"{name}.{key}")
-    return kind(**cleaned)
+    try:
+        return kind(**cleaned)
+    except ValueError as error:
+        raise SettingsError(f"configuration section {name!r}: {error}") from error
 
 
 def _as_type(value: Any, default: Any, where: str) -> Any:
@@ -152,7 +157,9 @@ def _as_type(value: Any, default: Any, where: str) -> Any:
     return value
 
 
-_SECTIONS = ("source", "ingest", "gates", "train", "evaluation", "promotion", "spark")
+_SECTIONS = (
+    "source", "ingest", "gates", "train", "evaluation", "promotion", "maintenance", "spark",
+)  # fmt: skip
 
 
 def load_settings(arguments: argparse.Namespace) -> Settings:
@@ -186,6 +193,7 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
         train=_section(TrainSettings, document, "train"),
         evaluation=_section(EvaluationSettings, document, "evaluation"),
         promotion=_section(PromotionSettings, document, "promotion"),
+        maintenance=_section(MaintenanceRules, document, "maintenance"),
         spark=spark,
     )
 

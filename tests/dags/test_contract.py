@@ -29,6 +29,7 @@ TASKS = [
     ("hourly_gbdt", "evaluate", PARTITION),
     ("hourly_gbdt", "promote", PARTITION),
     ("offline_evaluation", "evaluate", PARTITION),
+    ("maintenance", "maintain", INTERVAL),
 ]
 
 IDS = [f"{dag}.{task}" for dag, task, _ in TASKS]

@@ -22,7 +22,7 @@ from dags import tasks
 DAGS = Path(tasks.__file__).parent
 HELPERS = [DAGS / "process.py", DAGS / "tasks.py"]
 DAG_FILES = sorted({*DAGS.glob("*.py")} - {*HELPERS, DAGS / "__init__.py"})
-NAMES = ("hourly_features", "hourly_gbdt", "offline_evaluation")
+NAMES = ("hourly_features", "hourly_gbdt", "offline_evaluation", "maintenance")
 CONSUMERS = ("hourly_gbdt", "offline_evaluation")
 """DAGs that fire once per hour announced."""
 
@@ -118,6 +118,14 @@ def test_a_consumer_fires_per_hour_and_a_failed_one_blocks_nothing(
     assert isinstance(dag.timetable, PartitionedAssetTimetable)
     assert dag.timetable.asset_condition == tasks.hour_ready
     assert not any(task.depends_on_past for task in dag.tasks)
+
+
+def test_maintenance_runs_daily_and_makes_up_for_no_day_missed(dag_bag: DagBag) -> None:
+    dag = dag_bag.dags["maintenance"]
+    assert isinstance(dag.timetable, CronDataIntervalTimetable)
+    assert dag.timetable.expression == "0 0 * * *"
+    assert not dag.catchup, "one run does what those that were missed would have done"
+    assert [(t.task_id, t.pool) for t in dag.tasks] == [("maintain", "light")]
 
 
 def test_first_and_last_hour_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

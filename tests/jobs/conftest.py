@@ -22,6 +22,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from feature_store import hours as hr
 from feature_store.schemas import SOURCE_EVENTS, optional
 from feature_store.tables import Store
+from models.registry import Registry
 
 # Spinning OpenMP threads make tiny boosters slow where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
