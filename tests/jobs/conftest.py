@@ -170,7 +170,6 @@ def _summary(out: str) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty tracking database: MLflow's migrations take seconds, a copy takes none."""
-    from models.registry import Registry  # MLflow takes seconds to import
 
     folder = tmp_path_factory.mktemp("migrated")
     Registry(f"sqlite:///{folder}/mlflow.db").versions("nothing")
