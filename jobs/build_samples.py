@@ -21,7 +21,7 @@ from feature_store.point_in_time import (
     stacked_attributes,
     unpack_samples,
 )
-from feature_store.schemas import BEHAVIOUR, EVENTS
+from feature_store.schemas import EVENTS
 from feature_store.sequence_frames import (
     behaviour,
     known_behaviour,
@@ -51,12 +51,20 @@ _FILTERED_ROWS = 2_000_000
 """Up to so many samples the tasks read only the behaviour of their users and rooms."""
 
 
-def _samples(
-    spark: SparkSession, store: Store, hours: Sequence[str], needed: Sequence[str], time_zone: str
-) -> DataFrame:
-    known = hr.hour_range(first_hour(store), hours[-1])
+def _events(spark: SparkSession, store: Store, hours: Sequence[str]) -> DataFrame:
+    """What samples and behaviour are made of, with its derived keys; read and looked up once."""
     events = read_hours(spark, store, "events", hours, EVENTS.names)
-    shown = with_keys(spark, store, impressions(events), known).persist()
+    events = events.where(F.col("action").isin("impression", *BEHAVIOUR_ACTIONS))
+    known = hr.hour_range(first_hour(store), hours[-1])
+    return with_keys(spark, store, events, known).persist()
+
+
+def _samples(
+    spark: SparkSession, store: Store, events: DataFrame, hours: Sequence[str],
+    needed: Sequence[str], time_zone: str,
+) -> DataFrame:  # fmt: skip
+    known = hr.hour_range(first_hour(store), hours[-1])
+    shown = impressions(events).persist()
     features = [
         (number, path)
         for number, view in enumerate(VIEWS)
@@ -94,21 +102,18 @@ def _staged_files(staged: Staged) -> list[str]:
     return [path for paths in staged.files.values() for path in paths]
 
 
-def _behaviour(
-    spark: SparkSession, store: Store, hours: Sequence[str], outcomes: Staged
-) -> DataFrame:
-    """What the users of ``hours`` did, with what it was attributed to."""
-    columns = tuple(name for name in BEHAVIOUR.names if name not in ("category", "sample_id"))
-    acted = read_hours(spark, store, "events", hours, columns)
-    acted = acted.where(F.col("action").isin(list(BEHAVIOUR_ACTIONS)))
-    known = hr.hour_range(first_hour(store), hours[-1])
-    files = [(0, path) for path in _staged_files(outcomes)]
+def _behaviour(spark: SparkSession, events: DataFrame, outcomes: Staged) -> DataFrame:
+    """What users did in ``events``, with what it was attributed to."""
+    acted = events.where(F.col("action").isin(list(BEHAVIOUR_ACTIONS)))
     columns = ("hour", "event_id", "sample_id")
     attributed = read_files(
-        spark, files, "hour string, event_id string, sample_id string",
-        lambda rows, _tag: rows.select(columns), columns,
-    )  # fmt: skip
-    return behaviour(with_keys(spark, store, acted, known), attributed)
+        spark,
+        [(0, path) for path in _staged_files(outcomes)],
+        "hour string, event_id string, sample_id string",
+        lambda rows, _tag: rows.select(columns),
+        columns,
+    )
+    return behaviour(acted, attributed)
 
 
 def _sequences(
@@ -171,7 +176,8 @@ def build(
     needed = require(store, settings, hours)
     progress(JOB, f"samples of {len(hours)} hours with features of {len(needed)} hours")
     largest = largest_hour(store, hours)
-    rows = _samples(spark, store, hours, needed, source.time_zone)
+    events = _events(spark, store, hours)
+    rows = _samples(spark, store, events, hours, needed, source.time_zone)
     rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("event_id")})
     target = Target("samples", ("event_id", "view"), unpack_samples)
     [samples] = stage(rows, store, [target], hours, largest)
@@ -179,7 +185,7 @@ def build(
     rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("event_id")})
     target = Target("outcomes", ("event_id", "sample_id"))
     [outcomes] = stage(rows, store, [target], hours, largest)
-    rows = _behaviour(spark, store, hours, outcomes)
+    rows = _behaviour(spark, events, outcomes)
     rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("user_id")})
     target = Target("behaviour", ("user_id", "event_time", "event_id"))
     [acted] = stage(rows, store, [target], hours, largest)

@@ -215,6 +215,18 @@ def test_stays_are_summed_per_impression_and_known_in_time() -> None:
     assert [e["stay"] for e in second] == [6.5, 9.0, 0.0]
 
 
+def test_a_stay_is_counted_once_and_no_longer_than_its_lookback() -> None:
+    view = VIEWS["user_items"]
+    stay = {"action": "stay", "link": "s1"}
+    rows = [
+        click(10, "c", link="s1"), click(5, "old", stay=9000, **stay),
+        click(20, "t", stay=2000, **stay), click(20, "t", stay=3000, known=30, **stay),
+    ]  # fmt: skip
+    instants = [25, 31, view.lookback_hours * HOUR_MICROS + 7]
+    found = computed(view, rows, [("u", instant) for instant in instants])
+    assert [[e["stay"] for e in sequence] for sequence in found] == [[11.0], [12.0], [3.0]]
+
+
 def test_what_a_room_explains_is_there_until_half_an_hour_after_its_end() -> None:
     hour = 10 * HOUR_MICROS
 
