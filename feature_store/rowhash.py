@@ -9,13 +9,14 @@ about n**2 / 2**129.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["add_sums", "row_hashes", "sum_of_rows"]
+__all__ = ["add_sums", "key_hashes", "row_hashes", "sum_of_rows"]
 
 _SEEDS = (0x243F6A8885A308D3, 0x13198A2E03707344)  # digits of pi
 _NULL = 0xA4093822299F31D0
@@ -43,6 +44,19 @@ def row_hashes(rows: pa.RecordBatch) -> pa.Array:
     offsets = np.arange(count + 1, dtype=np.int32) * 32
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
     return pa.Array.from_buffers(pa.string(), count, buffers)
+
+
+def key_hashes(columns: Sequence[pa.ChunkedArray]) -> npt.NDArray[np.int64]:
+    """64 bits of the name of each composite key, (rows,); texts without nulls."""
+    chain = np.full(len(columns[0]), _SEEDS[0], np.uint64)
+    for column in columns:
+        chain = _mix((chain ^ _text_words(_whole(column))[0]) + _STEP)
+    return chain.view(np.int64)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
 
 
 def sum_of_rows(values: npt.NDArray[np.int64]) -> int:

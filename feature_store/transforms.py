@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 
+from feature_store.counting import COUNTED, count_batches, merged
 from feature_store.extraction import Part, Unit, work
-from feature_store.views import BOTS, DERIVED_KEYS, VALUE_ACTIONS, VIEWS, BotRule, FeatureView
+from feature_store.views import BOTS, DERIVED_KEYS, VIEWS, BotRule, FeatureView
 
 __all__ = [
     "FEATURE_ROWS",
@@ -171,18 +172,14 @@ def without_bots(events: DataFrame, rule: BotRule = BOTS) -> DataFrame:
     return people.drop("_events", "_shown", "_clicked")
 
 
-def keyed(rows: DataFrame, when: Sequence[Column | None] = (None,) * len(VIEWS)) -> DataFrame:
-    """Every row once per view whose keys it has, with the columns ``view``, ``k1`` and ``k2``.
-
-    Args:
-        when: a condition per view on the rows that count for it; None for all.
-    """
+def keyed(rows: DataFrame) -> DataFrame:
+    """Every row once per view whose keys it has, with the columns ``view``, ``k1`` and ``k2``."""
     places = []
-    for number, (view, condition) in enumerate(zip(VIEWS, when, strict=True)):
+    for number, view in enumerate(VIEWS):
         keys = [F.col(key) for key in view.keys]
         present = keys[0].isNotNull()
-        for other in (*keys[1:], *([condition] if condition is not None else [])):
-            present = present & (other if other is condition else other.isNotNull())
+        for other in keys[1:]:
+            present = present & other.isNotNull()
         second = keys[1] if len(keys) > 1 else F.lit(_NO_KEY)
         place = F.struct(F.lit(number).alias("view"), keys[0].alias("k1"), second.alias("k2"))
         places.append(F.when(present, place))
@@ -191,33 +188,13 @@ def keyed(rows: DataFrame, when: Sequence[Column | None] = (None,) * len(VIEWS))
 
 
 def count_tiles(events: DataFrame) -> DataFrame:
-    """Exact integer sums of all views.
+    """Exact integer sums of all views; :func:`unpack_tiles` merges what tasks have of one key.
 
-    Grain: one row per view, key, half-hour of arrival (``tile``) and action. Events without one of
-    a view's keys do not count for it, nor do those of bots.
+    Grain: at least one row per view, key, half-hour of arrival (``tile``) and action. Events
+    without one of a view's keys do not count for it, nor do those of bots.
     """
-    counted = [F.col("action").isin(list(view.actions)) for view in VIEWS]
-    unit = F.lit(1)
-    for action, factor in VALUE_ACTIONS.items():
-        unit = F.when(F.col("action") == action, F.lit(factor)).otherwise(unit)
-    valued = F.col("action").isin(list(VALUE_ACTIONS))
-    total = F.when(valued, F.round(F.coalesce("value", F.lit(0.0)) * unit)).otherwise(F.lit(0.0))
-    tile = F.timestamp_seconds(F.floor(F.unix_seconds("ingested_at") / 1800) * 1800)
-    narrow = without_bots(events).select(
-        *KEY_COLUMNS, "action", "hour", "event_time", tile.alias("tile"),
-        total.cast("long").alias("total"),
-    )  # fmt: skip
-    return (
-        keyed(narrow, counted)
-        .groupBy(*KEYS, "tile", "action", "hour")
-        .agg(
-            F.count(F.lit(1)).alias("n"),
-            F.sum("total").alias("total"),
-            F.max("event_time").alias("last_at"),
-        )
-        .withColumn("key_hash", F.xxhash64("k1", "k2"))
-        .select("view", "k1", "k2", *TILE_COLUMNS, "hour")
-    )
+    columns = (*KEY_COLUMNS, "action", "value", "event_time", "ingested_at", "hour")
+    return without_bots(events).select(*columns).mapInArrow(count_batches, COUNTED)
 
 
 def stacked_features(rows: pa.Table, view: int) -> pa.Table:
@@ -301,6 +278,7 @@ def from_bytes(rows: pa.Array, kind: type[np.generic], width: int) -> npt.NDArra
 
 
 def unpack_tiles(rows: pa.Table, view: FeatureView) -> pa.Table:
-    """Rows of ``count_tiles`` in the declared columns of a view's counts table."""
+    """Rows of ``count_tiles`` of one hour, merged, in the columns of the view's counts table."""
+    rows = merged(rows)
     keys = dict(zip(view.keys, (rows["k1"], rows["k2"]), strict=False))
     return pa.table({**keys, **{name: rows[name] for name in TILE_COLUMNS}, "hour": rows["hour"]})
