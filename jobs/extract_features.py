@@ -60,18 +60,18 @@ class _Tiles:
     store: Store
     staged: Staged
     known: Mapping[str, Completion]
+    paths: Mapping[str, Sequence[str]]
 
     @classmethod
     def of(cls, store: Store, view: FeatureView, staged: Staged, start: str) -> _Tiles:
         first = staged.hours[0]
         back = max(start, hr.add(first, -view.span_hours - _LONGEST_DAY))
         known = store.ledger.readable(view.counts_table, back, hr.add(first, -1))
-        return cls(view, store, staged, known)
+        paths = store.files_by_hour(view.counts_table, list(known))
+        return cls(view, store, staged, known, {**paths, **staged.files})
 
     def files(self, hours: Sequence[str]) -> list[str]:
-        staged = [path for hour in hours for path in self.staged.files.get(hour, ())]
-        committed = [hour for hour in hours if hour not in self.staged.files]
-        return [*self.store.files(self.view.counts_table, committed), *staged]
+        return [path for hour in hours for path in sorted(self.paths[hour])]
 
     def rows(self, hours: Sequence[str]) -> int:
         staged = sum(self.staged.rows.get(hour, 0) for hour in hours)
