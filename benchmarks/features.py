@@ -1,7 +1,7 @@
 """One hour's features beside DuckDB and plain PySpark, at 1, 5 and 20 million events of 15 days.
 
-    python benchmarks/features.py                 # all sizes; half an hour on two cores
-    python benchmarks/features.py --millions 1
+    python benchmarks/features.py                 # all sizes; an hour on two cores
+    python benchmarks/features.py --millions 1    # results of other sizes are kept
 
 Ours is the hour's job, `extract_features`: count the hour's events for all views, read what it
 needs of the earlier counts, write and commit counts and features. The peers make the same rows of
@@ -285,17 +285,23 @@ def main() -> int:
     if arguments.job:
         print(json.dumps(job(arguments.folder, arguments.job)))
         return 0
-    lines = []
+    lines: list[dict[str, Any]] = []
     for millions in arguments.millions:
         with tempfile.TemporaryDirectory(
             prefix="rankmill-bench-", dir=ROOT / ".rankmill"
         ) as folder:
             for result in measure(Path(folder), millions * 10**6, arguments.repetitions):
                 print(json.dumps(result), flush=True)
-                lines.append(json.dumps(result))
-    if arguments.millions == [1, 5, 20]:
-        RESULTS.write_text("\n".join(lines) + "\n")
+                lines.append(result)
+            keep(lines)
     return 0
+
+
+def keep(lines: list[dict[str, Any]]) -> None:
+    """Put ``lines`` in the place of earlier results of their cases."""
+    earlier = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    known = {(r["case"], r["peer"]): r for r in [*map(json.loads, earlier), *lines]}
+    RESULTS.write_text("".join(f"{json.dumps(result)}\n" for result in known.values()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -107,7 +108,7 @@ def naive(
     found = []
     for row in elements[-view.length :]:
         mine = [s["stay"] or 0 for s in stays if s["link"] == row["link"]]
-        made = {"gap": (as_of - row["at"]) // 1_000_000, "stay": sum(mine) / 1000}
+        made = {"gap": (as_of - row["at"]) // 1_000_000, "stay": float(np.float32(sum(mine) / 1000))}
         found.append({name: made.get(name, row.get(name)) for name in view.elements})
     return found
 
