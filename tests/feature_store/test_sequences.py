@@ -108,7 +108,8 @@ def naive(
     found = []
     for row in elements[-view.length :]:
         mine = [s["stay"] or 0 for s in stays if s["link"] == row["link"]]
-        made = {"gap": (as_of - row["at"]) // 1_000_000, "stay": float(np.float32(sum(mine) / 1000))}
+        stayed = float(np.float32(sum(mine) / 1000))  # as it is stored
+        made = {"gap": (as_of - row["at"]) // 1_000_000, "stay": stayed}
         found.append({name: made.get(name, row.get(name)) for name in view.elements})
     return found
 
