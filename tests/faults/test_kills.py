@@ -69,7 +69,8 @@ def withdraw(run: Running) -> None:
     """Take the extracted features of LAST away, as if they had never been made."""
     for table in EXTRACTED:
         run.store.ledger.forget(table, [LAST])
-        run.store.iceberg(table).delete(EqualTo("hour", LAST))
+        if run.store.files(table, [LAST]):  # some views have no key in this log
+            run.store.iceberg(table).delete(EqualTo("hour", LAST))
 
 
 def visible(run: Running) -> dict[str, object]:
@@ -101,7 +102,8 @@ def test_killed_extractions_leave_nothing_and_a_rerun_leaves_the_same(
         assert visible(run) == nothing, way
     finished(extraction(run), run.env)
     assert run.contents(LAST, EXTRACTED) == undisturbed
-    assert all(len(run.store.files(table, [LAST])) == 1 for table in EXTRACTED)
+    for table, (rows, _) in undisturbed.items():
+        assert len(run.store.files(table, [LAST])) == min(rows, 1), table
 
 
 @pytest.mark.usefixtures("undisturbed")
