@@ -15,9 +15,9 @@ from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from feature_store.parts import ROW_GROUP
 from feature_store.schemas import TABLES
 from feature_store.tables import Store, StoreError
-from feature_store.tiles import ROW_GROUP
 
 __all__ = ["Crowd", "compact", "crowds"]
 

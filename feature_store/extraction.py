@@ -6,24 +6,20 @@ it needs of that range, and writes its part of every hour under a fresh path.
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store import hours as hr
+from feature_store.parts import Part, write_part
 from feature_store.rowhash import sum_of_rows
-from feature_store.schemas import TABLES, optional
-from feature_store.tiles import HASHES, ROW_GROUP, KeyRange, day_tile, read_tiles
+from feature_store.tiles import HASHES, KeyRange, day_tile, read_tiles
 from feature_store.views import VIEWS, FeatureView
 from feature_store.windows import HOUR_MICROS, Ints, timestamps, window_features
 
-__all__ = ["Part", "Unit", "feature_rows", "work"]
+__all__ = ["Unit", "feature_rows", "work"]
 
 
 @dataclass(frozen=True)
@@ -50,24 +46,6 @@ class Unit:
     within: KeyRange = HASHES
     day: bool = False
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Unit:
-        values = json.loads(text)
-        return cls(**{**values, "within": tuple(values["within"])})
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file that a unit wrote: its rows and their digest, whatever their order."""
-
-    hour: str
-    path: str
-    rows: int
-    digest: int
-
 
 def work(unit: Unit) -> Iterator[Part]:
     """Do ``unit``; yields one part per hour that has rows."""
@@ -76,7 +54,7 @@ def work(unit: Unit) -> Iterator[Part]:
         yield from _sum_day(unit, view)
         return
     for hour, rows, values in feature_rows(unit, view):
-        yield _write(unit.folder, hour, rows, view.features_table, values)
+        yield write_part(unit.folder, view.features_table, hour, rows, sum_of_rows(values))
 
 
 def _sum_day(unit: Unit, view: FeatureView) -> Iterator[Part]:
@@ -84,8 +62,8 @@ def _sum_day(unit: Unit, view: FeatureView) -> Iterator[Part]:
     if rows.num_rows:
         rows = rows.append_column("hour", pa.repeat(unit.last, rows.num_rows))
         numbers = [rows["key_hash"].to_numpy(), rows["n"].to_numpy(), rows["total"].to_numpy()]
-        values = np.stack(numbers, axis=1)
-        yield _write(unit.folder, unit.last, rows, view.day_counts_table, values)
+        digest = sum_of_rows(np.stack(numbers, axis=1))
+        yield write_part(unit.folder, view.day_counts_table, unit.last, rows, digest)
 
 
 def feature_rows(unit: Unit, view: FeatureView) -> Iterator[tuple[str, pa.Table, Ints]]:
@@ -118,13 +96,3 @@ def _declared(view: FeatureView, keys: pa.Table, at: int, hour: str, values: Int
     own = dict(zip(view.keys, keys.columns, strict=True))
     return pa.table({**own, "as_of": as_of, **counted, **times,
                      "hour": pa.repeat(hour, len(values))})  # fmt: skip
-
-
-def _write(folder: str, hour: str, rows: pa.Table, table: str, values: Ints) -> Part:
-    # A fresh name: an attempt that Spark repeats must not overwrite what another one returned.
-    path = Path(folder) / f"{hour}-{uuid.uuid4().hex}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    schema = optional(TABLES[table].schema)
-    rows = rows.select(schema.names).cast(schema)
-    pq.write_table(rows, path, compression="zstd", row_group_size=ROW_GROUP)
-    return Part(hour, str(path), rows.num_rows, sum_of_rows(values))

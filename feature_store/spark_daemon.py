@@ -10,7 +10,9 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 from pyspark.daemon import manager
 
-import feature_store.point_in_time
+import feature_store.extraction
+import feature_store.samples
+import feature_store.sequence_frames
 import feature_store.spark_io
 import feature_store.transforms  # noqa: F401
 

@@ -1,46 +1,43 @@
-"""Between Spark and the tables: read completed hours as a frame, stage a frame as hours.
+"""Between Spark and the tables: hand out work, read completed hours as a frame, stage a frame.
 
-Files are read and written by the tasks, with Arrow. Rows of an hour meet in one task, which sorts
-them, writes one Parquet file and returns its path and its digest: sorted rows make equal content
-equal bytes.
+Files are read and written by the tasks, with Arrow. Hours that fit a task are one task's work, from
+files to files; of larger ones Spark moves the rows to where they meet. Whoever has an hour's rows
+sorts them and writes a Parquet file: sorted rows make equal content equal bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
+from feature_store.parts import Part, Target, staged_parts, write_hours
 from feature_store.schemas import TABLES, optional
 from feature_store.staged import Staged
-from feature_store.tiles import ROW_GROUP
 
 if TYPE_CHECKING:  # workers import this module: the catalog's packages would cost each a second
     from feature_store.tables import Store
 
-__all__ = ["TARGET", "Target", "meet", "read_files", "read_hours", "stage"]
+__all__ = ["TARGET", "meet", "read_files", "read_hours", "run_tasks", "stage"]
 
 TARGET: Final = "_target"
 """Column that says which of several targets a row is for: its place in their sequence."""
 
 _BUCKET: Final = "_bucket"
 _MEET: Final = "_meet"
-_WRITTEN: Final = "target int, hour string, bucket int, path string, rows bigint, digest string"
 _BUCKET_ROWS: Final = 500_000
 
 Reader = Callable[[pa.Table, int], pa.Table]
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 
 
 def read_files(
@@ -86,77 +83,66 @@ def read_hours(
     return read_files(spark, files, schema, select, columns)
 
 
-def meet(rows: DataFrame, keys: Sequence[str]) -> DataFrame:
+def meet(rows: DataFrame, keys: Sequence[str], partitions: int | None = None) -> DataFrame:
     """``rows`` with all rows of a key in one partition, for a ``mapInArrow`` that relies on it.
+
+    Args:
+        partitions: at least so many; the session's default where that is more, or None.
 
     ``repartition(*keys)`` does not promise that: after a join on the same keys Spark drops it as
     redundant and, knowing of nobody who relies on it, reads the join's shuffle by its writers.
     """
-    return rows.withColumn(_MEET, F.xxhash64(*keys)).repartition(F.col(_MEET)).drop(_MEET)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A table that staged rows go to.
-
-    Attributes:
-        sort: columns that order an hour's rows totally, before ``unpack``.
-        unpack: turns the rows of one file into the table's declared columns, where they are not in
-            them yet.
-    """
-
-    table: str
-    sort: tuple[str, ...]
-    unpack: Callable[[pa.Table], pa.Table] | None = None
+    met = rows.withColumn(_MEET, F.xxhash64(*keys))
+    usual = int(rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1)
+    if partitions is not None and partitions > usual:
+        return met.repartition(partitions, F.col(_MEET)).drop(_MEET)
+    return met.repartition(F.col(_MEET)).drop(_MEET)
 
 
 def stage(
-    rows: DataFrame, store: Store, targets: Sequence[Target], hours: Sequence[str], largest: int
+    rows: DataFrame, store: Store, targets: Sequence[Target], sizes: Mapping[str, int]
 ) -> list[Staged]:
     """Write ``rows`` under fresh paths, a file per target, hour and bucket, and digest each.
 
-    ``hours`` without rows are staged as empty.
+    Hours without rows are staged as empty.
 
     Args:
-        rows: has ``hour``, ``TARGET`` and, where hours are large, a column ``_bucket_key``: rows
-            with equal keys stay together.
-        largest: about how many rows the largest hour has; a large hour is split by the hash of the
+        rows: has ``hour``, ``TARGET`` and a column ``_bucket_key``: rows with equal keys stay
+            together.
+        sizes: the hours, and about how many rows each has; a large one is split by the hash of the
             key, so that no task holds more than some 500,000 rows of one hour.
     """
-    buckets = max(1, -(-largest // _BUCKET_ROWS))
-    key = F.pmod(F.xxhash64("_bucket_key"), F.lit(buckets)) if buckets > 1 else F.lit(0)
-    spread = rows.withColumn(_BUCKET, key.cast("int")).drop("_bucket_key")
-    if len(hours) == 1 and buckets == 1:
-        spread = spread.coalesce(1)
-    else:
-        spread = meet(spread, ("hour", _BUCKET))
+    spread = rows.withColumn(_BUCKET, _bucket(sizes)).drop("_bucket_key")
+    spread = meet(spread, ("hour", _BUCKET))
     folders = [store.staging(target.table) for target in targets]
-    schemas = [optional(TABLES[target.table].schema) for target in targets]
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pieces = list(batches)
         if pieces:
-            found = _write_files(pa.Table.from_batches(pieces), targets, folders, schemas)
-            yield pa.RecordBatch.from_pylist(found, schema=_WRITTEN_SCHEMA)
+            parts = _write_files(pa.Table.from_batches(pieces), targets, folders)
+            found = [{**asdict(part), "digest": f"{part.digest:032x}"} for part in parts]
+            yield pa.RecordBatch.from_pylist(found, schema=_PARTS)
 
-    staged = [Staged(target.table) for target in targets]
-    digests: dict[tuple[int, str], list[str]] = {}
-    for row in sorted(spread.mapInArrow(write, _WRITTEN).collect()):
-        of = staged[row.target]
-        of.files.setdefault(row.hour, []).append(row.path)
-        of.rows[row.hour] = of.rows.get(row.hour, 0) + row.rows
-        digests.setdefault((row.target, row.hour), []).append(row.digest)
-    for (target, hour), parts in digests.items():
-        joined = hashlib.sha256("".join(parts).encode()).hexdigest()
-        staged[target].content[hour] = parts[0] if len(parts) == 1 else joined
-    return [of.add_empty(hours) for of in staged]
+    written = spread.mapInArrow(write, _PART_ROWS).collect()
+    parts = [Part(**{**row.asDict(), "digest": int(row.digest, 16)}) for row in sorted(written)]
+    return staged_parts(parts, [target.table for target in targets], list(sizes))
 
 
-_WRITTEN_SCHEMA: Final = pa.schema(
+def _bucket(sizes: Mapping[str, int]) -> Column:
+    """Which of its hour's buckets a row is in: as many as the hour needs, whatever the others."""
+    buckets = F.lit(0).cast("bigint")
+    for hour, rows in sizes.items():
+        if rows > _BUCKET_ROWS:
+            number = F.pmod(F.xxhash64("_bucket_key"), F.lit(-(-rows // _BUCKET_ROWS)))
+            buckets = F.when(F.col("hour") == hour, number).otherwise(buckets)
+    return buckets.cast("int")
+
+
+_PART_ROWS: Final = "table string, hour string, path string, rows bigint, digest string"
+_PARTS: Final = pa.schema(
     [
-        ("target", pa.int32()),
+        ("table", pa.string()),
         ("hour", pa.string()),
-        ("bucket", pa.int32()),
         ("path", pa.string()),
         ("rows", pa.int64()),
         ("digest", pa.string()),
@@ -165,37 +151,24 @@ _WRITTEN_SCHEMA: Final = pa.schema(
 
 
 def _write_files(
-    rows: pa.Table, targets: Sequence[Target], folders: Sequence[str], schemas: Sequence[pa.Schema]
-) -> list[Mapping[str, object]]:
+    rows: pa.Table, targets: Sequence[Target], folders: Sequence[str]
+) -> Iterator[Part]:
     """One file per (target, hour, bucket) of a task's rows."""
-    written: list[Mapping[str, object]] = []
-    for number, target in enumerate(targets):
+    for number, (target, folder) in enumerate(zip(targets, folders, strict=True)):
         mine = rows.filter(pc.equal(rows[TARGET], number))
-        if not mine.num_rows:
-            continue
-        by = [(column, "ascending") for column in ("hour", _BUCKET, *target.sort)]
-        mine = mine.take(pc.sort_indices(mine, sort_keys=by)).combine_chunks()
-        hours = mine["hour"].combine_chunks().dictionary_encode()
-        places = np.stack([hours.indices.to_numpy(), mine[_BUCKET].to_numpy()])
-        starts = np.flatnonzero(np.diff(places, axis=1, prepend=-1).any(axis=0))
-        for start, end in zip(starts, [*starts[1:], mine.num_rows], strict=True):
-            place = {"target": number, "hour": mine["hour"][start].as_py(),
-                     "bucket": mine[_BUCKET][start].as_py()}  # fmt: skip
-            piece = mine.slice(start, end - start).drop_columns([_BUCKET, TARGET])
-            piece = target.unpack(piece) if target.unpack else piece
-            done = _write_file(piece, folders[number], schemas[number], place)
-            written.append({**place, **done})
-    return written
+        for bucket in pc.unique(mine[_BUCKET]):
+            piece = mine.filter(pc.equal(mine[_BUCKET], bucket)).drop_columns([_BUCKET, TARGET])
+            yield from write_hours(piece, target, folder)
 
 
-def _write_file(
-    rows: pa.Table, folder: str, schema: pa.Schema, place: Mapping[str, object]
-) -> dict[str, object]:
-    # A fresh name: an attempt that Spark repeats must not overwrite what another one returned.
-    path = Path(folder) / f"{place['hour']}-{uuid.uuid4().hex}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = rows.select(schema.names).cast(schema)
-    pq.write_table(rows, path, compression="zstd", row_group_size=ROW_GROUP)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": str(path), "rows": rows.num_rows, "digest": digest}
+def run_tasks(
+    spark: SparkSession, tasks: Sequence[_Task], do: Callable[[_Task], Iterable[_Result]]
+) -> list[_Result]:
+    """What ``do`` yields of each of ``tasks``, each done by a Spark task, in order.
+
+    Plain pickled objects, since the first query of a session costs seconds that a task does not.
+    """
+    if not tasks:
+        return []
+    handed = spark.sparkContext.parallelize(list(tasks), len(tasks))  # one task each
+    return handed.flatMap(do).collect()

@@ -34,10 +34,8 @@ from pyiceberg.expressions import (
     And,
     BooleanExpression,
     EqualTo,
-    GreaterThanOrEqual,
     In,
     LessThan,
-    LessThanOrEqual,
 )
 from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -46,6 +44,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 
 from feature_store.ledger import Completion, Ledger, reachable
+from feature_store.plans import planned_files
 from feature_store.schemas import TABLES, TableSpec, optional
 from feature_store.staged import Staged
 
@@ -332,17 +331,13 @@ class Store:
         found: dict[str, list[str]] = {hour: [] for hour in hours}
         if not hours:
             return found
-        # A range is planned much faster than a list; what lies between is left out here.
-        condition: BooleanExpression = And(
-            GreaterThanOrEqual("hour", min(hours)), LessThanOrEqual("hour", max(hours))
-        )
-        for column, value in (where or {}).items():
-            condition = And(condition, EqualTo(column, value))
-        scan = self.iceberg(name).scan(row_filter=condition, snapshot_id=snapshot_id)
-        for task in scan.plan_files():
-            hour = task.file.partition[0]
-            if hour in found:
-                found[hour].append(task.file.file_path.removeprefix("file://"))
+        spec = TABLES[name].partition
+        wanted = {spec.index(column): value for column, value in (where or {}).items()}
+        table = self.iceberg(name)
+        for hour, file in planned_files(table, min(hours), max(hours), snapshot_id):
+            mine = all(file.partition[place] == value for place, value in wanted.items())
+            if mine and hour in found:
+                found[hour].append(file.file_path.removeprefix("file://"))
         return found
 
     def snapshot_id(self, name: str) -> int | None:

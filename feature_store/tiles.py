@@ -28,7 +28,6 @@ from feature_store.windows import Ints, epoch_hour
 
 __all__ = [
     "HASHES",
-    "ROW_GROUP",
     "History",
     "KeyRange",
     "day_content",
@@ -43,9 +42,6 @@ KeyRange = tuple[int, int]
 """Key hashes from the first to the last, both included."""
 
 HASHES: Final[KeyRange] = (-(2**63), 2**63 - 1)
-ROW_GROUP: Final = 1 << 17
-"""Rows of a row group of files sorted by key hash: what a range of hashes skips."""
-
 _COUNTED: Final = ("key_hash", "tile", "action", "n", "total", "last_at")
 
 

@@ -1,45 +1,51 @@
-"""Feature views to Spark: events to counts, counts to features, for all views in one pass.
+"""Hours that no task can hold: Spark moves rows to where they meet, and the same kernels run there.
 
-Spark moves rows to where they meet and sums them. Rows of all views share one frame: ``view`` is
-the view's place in ``VIEWS``, ``k1`` and ``k2`` are its keys.
+Rows of all views share one frame: ``view`` is the view's place in ``VIEWS``, ``k1`` and ``k2`` are
+its keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_schema
 
-from feature_store.counting import COUNTED, count_batches, merged
-from feature_store.extraction import Part, Unit, work
-from feature_store.views import BOTS, DERIVED_KEYS, VIEWS, BotRule, FeatureView
+from feature_store.asof import latest_known
+from feature_store.attribution import COLUMNS, attribute
+from feature_store.counting import (
+    COUNTED,
+    EVENT_COLUMNS,
+    KEY_COLUMNS,
+    tiles_of_all_views,
+)
+from feature_store.derived import EntityFiles, with_derived_keys
+from feature_store.packing import as_bytes, from_bytes
+from feature_store.point_in_time import KNOWN_ATTRIBUTES, TEXTS, VALUES, alive, stacked_attributes
+from feature_store.samples import SHOWN, impressions, never
+from feature_store.schemas import BEHAVIOUR, EVENTS, OUTCOMES, SAMPLES, optional
+from feature_store.sequence_views import BEHAVIOUR_ACTIONS
+from feature_store.spark_io import meet, read_files, read_hours
+from feature_store.views import ATTRIBUTES, VIEWS, AttributeView
+from feature_store.windows import Ints, sample_matrix
+
+if TYPE_CHECKING:  # workers import this module: the catalog's packages would cost each a second
+    from feature_store.tables import Store
 
 __all__ = [
-    "FEATURE_ROWS",
-    "KEYS",
-    "KEY_COLUMNS",
     "PACKED",
-    "TILE_COLUMNS",
-    "as_bytes",
-    "count_tiles",
-    "derived_columns",
-    "entity_schema",
-    "from_bytes",
-    "hour_text",
-    "keyed",
-    "latest_before",
-    "run_units",
-    "stacked_entities",
+    "spread_behaviour",
+    "spread_counts",
+    "spread_impressions",
+    "spread_outcomes",
+    "spread_samples",
     "stacked_features",
-    "unpack_tiles",
-    "with_derived_keys",
-    "without_bots",
+    "unpack_samples",
 ]
 
 KEYS: Final = ("view", "k1", "k2")
@@ -48,131 +54,244 @@ PACKED: Final = "packed"
 copies bytes as they are, where it would convert an array element by element."""
 
 FEATURE_ROWS: Final = f"view int, k1 string, k2 string, as_of bigint, {PACKED} binary, hour string"
-TILE_COLUMNS: Final = ("key_hash", "tile", "action", "n", "total", "last_at")
-KEY_COLUMNS: Final = tuple(dict.fromkeys(key for view in VIEWS for key in view.keys))
-"""Every column that some view is keyed by."""
-
 _NO_KEY: Final = ""
-_MAP_PREFIX: Final = "categorical."
+_ANSWERS: Final = f"hour string, event_id string, view int, {VALUES}"
+_IMPRESSION: Final = -1
+"""In the column ``view``: the row is the impression itself, not the answer to a lookup."""
 
 
-def hour_text(column: Column) -> Column:
-    """The hour that covers a timestamp, as ``2026-11-11T05``."""
-    return F.date_format(column, "yyyy-MM-dd'T'HH")
+def spread_counts(
+    spark: SparkSession, store: Store, hours: Sequence[str], entities: EntityFiles, partitions: int
+) -> DataFrame:
+    """Partial tiles of all views, rows of ``counting.COUNTED``, of events met by user."""
+
+    def tiles(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pieces = list(batches)
+        if pieces:
+            yield from tiles_of_all_views(pieces, entities).to_batches()
+
+    events = read_hours(spark, store, "events", hours, EVENT_COLUMNS)
+    return meet(events, ("hour", "user_id"), partitions).mapInArrow(tiles, COUNTED)
 
 
-def latest_before(entities: DataFrame, key: str) -> DataFrame:
-    """Entity rows with the hours during which each is the newest that had arrived.
+def spread_impressions(
+    spark: SparkSession, store: Store, hours: Sequence[str], entities: EntityFiles, time_zone: str
+) -> DataFrame:
+    """``samples.impressions`` of ``hours``, the impressions of a group met."""
+    schema = from_arrow_schema(SHOWN)
 
-    Grain: one row per key and arrival hour; ``known_from`` (inclusive) and ``known_to`` (exclusive)
-    bound it as hour texts. Of several rows of one hour the newest ``valid_from`` counts.
-    """
-    in_time = Window.partitionBy(key).orderBy("hour", "valid_from")
-    following = F.lead("hour").over(in_time)
-    return (
-        entities.withColumn("known_to", following)
-        .where("known_to IS NULL OR known_to > hour")
-        .withColumnRenamed("hour", "known_from")
-        .withColumn("known_to", F.coalesce("known_to", F.lit("9999")))
+    def grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pieces = list(batches)
+        if pieces:
+            events = with_derived_keys(pa.Table.from_batches(pieces), entities)
+            yield from impressions(events, time_zone).to_batches()
+
+    events = read_hours(spark, store, "events", hours, EVENTS.names)
+    events = events.where("action = 'impression'")
+    group = events.withColumn("_of", F.coalesce("request_id", "user_id"))
+    return meet(group, ("hour", "_of")).drop("_of").mapInArrow(grouped, schema)
+
+
+def _requests(shown: DataFrame) -> DataFrame:
+    """One lookup per impression and view whose keys it has."""
+    narrow = shown.select(
+        "event_id", "hour", F.unix_micros("as_of").alias("as_of"),
+        *KEY_COLUMNS,
+    )  # fmt: skip
+    behaved = _keyed(narrow).select("event_id", "hour", "as_of", *KEYS)
+    places = [
+        F.when(
+            F.col(view.key).isNotNull(),
+            F.struct(
+                F.lit(len(VIEWS) + number).alias("view"),
+                F.col(view.key).alias("k1"),
+                F.lit("").alias("k2"),
+            ),
+        )
+        for number, view in enumerate(ATTRIBUTES)
+    ]
+    attributes = narrow.withColumn("_place", F.explode(F.array(*places)))
+    attributes = attributes.where("_place IS NOT NULL").select(
+        "event_id", "hour", "as_of", "_place.*"
+    )
+    return behaved.unionByName(attributes)
+
+
+def _answers(requests: DataFrame, features: DataFrame, attributes: DataFrame) -> DataFrame:
+    """The as-of join of all views. Grain: one row per impression and view."""
+    known = features.drop("hour").withColumn("recorded", F.lit(0).cast("bigint"))
+    lookups = (
+        known.unionByName(attributes, allowMissingColumns=True)
+        .withColumn("asked", F.lit(False))
+        .unionByName(requests.withColumn("asked", F.lit(True)), allowMissingColumns=True)
     )
 
+    def partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pieces = list(batches)
+        if pieces:
+            for answered in _looked_up(pa.Table.from_batches(pieces)):
+                yield from answered.to_batches()
 
-def with_derived_keys(
-    events: DataFrame, entities: Mapping[str, DataFrame], small: bool = False
-) -> DataFrame:
-    """``events`` plus a column per ``DERIVED_KEYS``, as known in the event's hour.
+    return meet(lookups, KEYS).mapInArrow(partition, _ANSWERS)
 
-    Grain: unchanged, one row per event.
+
+def _looked_up(lookups: pa.Table) -> Iterator[pa.Table]:
+    """Answers to the requests of one partition, view by view."""
+    lookups = lookups.combine_chunks()
+    newest = latest_known(lookups, KEYS)
+    asked = lookups["asked"].to_numpy().astype(bool)
+    views = lookups["view"].to_numpy()
+    for number in np.unique(views[asked]):
+        rows = np.flatnonzero(asked & (views == number))
+        source = newest[rows]
+        if number < len(VIEWS):
+            numbers = _behaviour(lookups, int(number), rows, source)
+            texts = [pa.nulls(len(rows), pa.string())] * len(TEXTS)
+        else:
+            known = lookups.take(pa.array(source, mask=source < 0))
+            numbers, texts = known["numbers"], [known[name] for name in TEXTS]
+        answered = lookups.select(["hour", "event_id", "view"]).take(pa.array(rows))
+        for name, column in zip(("numbers", *TEXTS), (numbers, *texts), strict=True):
+            answered = answered.append_column(name, column)
+        yield answered
+
+
+def _behaviour(lookups: pa.Table, number: int, rows: Ints, source: Ints) -> pa.BinaryArray:
+    """Sample columns of a feature view for the requests ``rows``, answered by ``source``."""
+    view = VIEWS[number]
+    width = len(view.count_columns()) + len(view.recency)
+    as_of = lookups["as_of"].to_numpy()
+    hit = (source >= 0) & alive(view, as_of[rows], as_of[source])
+    values = np.zeros((len(rows), width), np.int64)
+    found = lookups[PACKED].combine_chunks().take(pa.array(source[hit]))
+    values[hit] = from_bytes(found, np.int64, width)
+    return as_bytes(sample_matrix(view, values, as_of[rows]))
+
+
+def spread_samples(
+    spark: SparkSession, shown: DataFrame, features: Sequence[Sequence[str]],
+    attributes: Sequence[Sequence[str]],
+) -> DataFrame:  # fmt: skip
+    """Samples of the impressions ``shown``, written once and without outcomes.
+
+    Grain: one row per impression and one per answered lookup of it; :func:`unpack_samples` puts
+    them together when an hour's rows are written.
 
     Args:
-        entities: by table; its key, the columns of :func:`derived_columns` and ``valid_from``,
-            ``hour``.
-        small: whether all fit into every task's memory, so that the events need not move.
+        shown: result of :func:`spread_impressions`.
+        features: by view the files of its features that any of the hours may read.
+        attributes: by attribute view the files of its entity table.
     """
-    joined = events
-    for table, (key, columns) in derived_columns().items():
-        known = latest_before(entities[table], key).select(
-            F.col(key).alias("_key"),
-            *(F.col(column).alias(f"_{table}_{column}") for column in columns),
-            "known_from",
-            "known_to",
-        )
-        known = F.broadcast(known) if small else known
-        valid = (F.col("hour") >= F.col("known_from")) & (F.col("hour") < F.col("known_to"))
-        joined = joined.join(known, (F.col(key) == F.col("_key")) & valid, "left").drop(
-            "_key", "known_from", "known_to"
-        )
-    found = {
-        derived.name: F.coalesce(
-            *(F.col(f"_{table}_{_plain(column)}") for table, _, column in derived.lookups)
-        )
-        for derived in DERIVED_KEYS
-    }
-    looked_up = [f"_{t}_{c}" for t, (_, columns) in derived_columns().items() for c in columns]
-    return joined.withColumns(found).drop(*looked_up)
-
-
-def derived_columns() -> dict[str, tuple[str, list[str]]]:
-    """What ``DERIVED_KEYS`` look up: by entity table its key and the columns, maps resolved."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for derived in DERIVED_KEYS:
-        for table, key, column in derived.lookups:
-            found.setdefault(table, (key, []))[1].append(_plain(column))
-    return found
-
-
-def _plain(column: str) -> str:
-    return column.removeprefix(_MAP_PREFIX)
-
-
-def stacked_entities(rows: pa.Table, table: str) -> pa.Table:
-    """Rows of an entity table with the columns that :func:`with_derived_keys` needs of them."""
-    key = derived_columns()[table][0]
-    columns = {name: rows[name] for name in (key, "valid_from", "hour")}
-    for derived in DERIVED_KEYS:
-        for of, _, column in derived.lookups:
-            if of != table:
-                continue
-            name = _plain(column)
-            if column == name:
-                columns[name] = rows[name]
-            else:
-                entries = rows["categorical"].combine_chunks()
-                columns[name] = pc.map_lookup(entries, name, "first")
-    return pa.table(columns)
-
-
-def entity_schema(table: str) -> str:
-    """The Spark schema of :func:`stacked_entities`."""
-    key, columns = derived_columns()[table]
-    texts = ", ".join(f"{column} string" for column in columns)
-    return f"{key} string, valid_from timestamp, hour string, {texts}"
-
-
-def without_bots(events: DataFrame, rule: BotRule = BOTS) -> DataFrame:
-    """Events of users who, in the hour of arrival, behave as ``rule`` says that people do not.
-
-    Grain: unchanged, one row per event that is left.
-    """
-    of_user = Window.partitionBy("user_id", "hour")
-
-    def count(action: str) -> Column:
-        return F.sum(F.when(F.col("action") == action, 1).otherwise(0)).over(of_user)
-
-    shown, clicked = F.col("_shown"), F.col("_clicked")
-    eager = (shown >= rule.min_impressions) & (clicked > shown * rule.max_click_rate)
-    counted = events.withColumns(
-        {
-            "_events": F.count(F.lit(1)).over(of_user),
-            "_shown": count("impression"),
-            "_clicked": count("click"),
-        }
+    answers = _answers(
+        _requests(shown),
+        read_files(spark, _tagged(features), FEATURE_ROWS, stacked_features),
+        read_files(spark, _tagged(attributes), KNOWN_ATTRIBUTES, stacked_attributes),
     )
-    people = counted.where((F.col("_events") <= rule.max_events) & ~eager)
-    return people.drop("_events", "_shown", "_clicked")
+    plain = [c for c in SAMPLES.names if c in shown.columns]
+    rows = shown.select("event_id", *plain).withColumn("view", F.lit(_IMPRESSION))
+    return rows.unionByName(answers, allowMissingColumns=True)
 
 
-def keyed(rows: DataFrame) -> DataFrame:
+def _tagged(files: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+    return [(number, path) for number, paths in enumerate(files) for path in paths]
+
+
+def unpack_samples(rows: pa.Table) -> pa.Table:
+    """``samples`` in their declared columns, from rows of :func:`spread_samples` of one hour."""
+    views = rows["view"].to_numpy()
+    shown = rows.filter(pa.array(views == _IMPRESSION))
+    columns = {name: shown[name] for name in shown.column_names}
+    for number, view in enumerate(VIEWS):
+        default = never(view)
+        mine = rows.filter(pa.array(views == number))
+        matrix = np.repeat(default[None], shown.num_rows, axis=0)
+        answers = from_bytes(mine["numbers"].combine_chunks(), np.float32, len(default))
+        matrix[_places(mine, shown)] = answers
+        columns |= dict(zip(view.sample_columns(), matrix.T, strict=True))
+    for number, attributes in enumerate(ATTRIBUTES):
+        mine = rows.filter(pa.array(views == len(VIEWS) + number))
+        columns |= _attribute_columns(mine, shown, attributes)
+    return pa.table({name: columns[name] for name in SAMPLES.names})
+
+
+def _places(answers: pa.Table, shown: pa.Table) -> Ints:
+    """Which impression each answer belongs to."""
+    ids = shown["event_id"].combine_chunks()
+    places: Ints = pc.index_in(answers["event_id"], value_set=ids).to_numpy()
+    return places
+
+
+def _attribute_columns(
+    answers: pa.Table, shown: pa.Table, view: AttributeView
+) -> dict[str, pa.Array]:
+    answers = answers.filter(pc.is_valid(answers["numbers"]))
+    places = _places(answers, shown)
+    matrix = np.full((shown.num_rows, len(view.numeric)), np.nan, np.float32)
+    numbers = answers["numbers"].combine_chunks()
+    matrix[places] = from_bytes(numbers, np.float32, len(view.numeric))
+    columns = {
+        name: pa.array(column, from_pandas=True)
+        for name, column in zip(view.dense(), matrix.T, strict=True)
+    }
+    index = np.full(shown.num_rows, -1, np.int64)
+    index[places] = np.arange(len(places))
+    chosen = pa.array(index, mask=index < 0)
+    for text, name in zip(TEXTS, view.sparse(), strict=False):
+        columns[name] = answers[text].take(chosen)
+    return columns
+
+
+def spread_outcomes(
+    spark: SparkSession, store: Store, earlier: Sequence[str], hours: Sequence[str],
+    windows: Mapping[str, int], lookback: int, partitions: int,
+) -> DataFrame:  # fmt: skip
+    """Outcomes of ``hours``, with the impressions of these and of ``earlier``, met by user."""
+    declared = pa.array(sorted(windows))
+
+    def attributed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pieces = list(batches)
+        if not pieces:
+            return
+        rows = pa.Table.from_batches(pieces)
+        shown = rows.filter(pc.equal(rows["action"], "impression"))
+        mine = pc.and_(pc.is_in(rows["action"], declared), pc.greater_equal(rows["hour"], hours[0]))
+        yield from attribute(rows.filter(mine), shown, windows, lookback).to_batches()
+
+    events = read_hours(spark, store, "events", [*earlier, *hours], COLUMNS)
+    events = events.where(F.col("action").isin("impression", *windows))
+    schema = from_arrow_schema(optional(OUTCOMES))
+    return meet(events, ("user_id",), partitions).mapInArrow(attributed, schema)
+
+
+def spread_behaviour(
+    spark: SparkSession, store: Store, hours: Sequence[str], outcomes: Sequence[str],
+    entities: EntityFiles,
+) -> DataFrame:  # fmt: skip
+    """Rows of table ``behaviour`` of ``hours``, with what the files ``outcomes`` attribute."""
+    schema = optional(BEHAVIOUR)
+
+    def keyed_events(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = with_derived_keys(pa.Table.from_batches([batch]), entities)
+            yield from rows.select(names).to_batches()
+
+    names = [name for name in schema.names if name != "sample_id"]
+    events = read_hours(spark, store, "events", hours, EVENTS.names)
+    acted = events.where(F.col("action").isin(list(BEHAVIOUR_ACTIONS)))
+    plain = from_arrow_schema(pa.schema([schema.field(name) for name in names]))
+    columns = ("hour", "event_id", "sample_id")
+    attributed = read_files(
+        spark,
+        [(0, path) for path in outcomes],
+        "hour string, event_id string, sample_id string",
+        lambda rows, _tag: rows.select(columns),
+        columns,
+    )
+    rows = acted.mapInArrow(keyed_events, plain).join(attributed, ["hour", "event_id"], "left")
+    return rows.select(*schema.names)
+
+
+def _keyed(rows: DataFrame) -> DataFrame:
     """Every row once per view whose keys it has, with the columns ``view``, ``k1`` and ``k2``."""
     places = []
     for number, view in enumerate(VIEWS):
@@ -185,16 +304,6 @@ def keyed(rows: DataFrame) -> DataFrame:
         places.append(F.when(present, place))
     exploded = rows.withColumn("_place", F.explode(F.array(*places))).where("_place IS NOT NULL")
     return exploded.select("*", "_place.*").drop("_place")
-
-
-def count_tiles(events: DataFrame) -> DataFrame:
-    """Exact integer sums of all views; :func:`unpack_tiles` merges what tasks have of one key.
-
-    Grain: at least one row per view, key, half-hour of arrival (``tile``) and action. Events
-    without one of a view's keys do not count for it, nor do those of bots.
-    """
-    columns = (*KEY_COLUMNS, "action", "value", "event_time", "ingested_at", "hour")
-    return without_bots(events).select(*columns).mapInArrow(count_batches, COUNTED)
 
 
 def stacked_features(rows: pa.Table, view: int) -> pa.Table:
@@ -221,64 +330,3 @@ def _stacked_keys(rows: pa.Table, view: int) -> dict[str, pa.Array | pa.ChunkedA
         "k1": rows[keys[0]],
         "k2": second,
     }
-
-
-def run_units(spark: SparkSession, units: Sequence[Unit]) -> list[tuple[Unit, Part]]:
-    """Have the tasks do ``units``; what they wrote, by unit and hour. Nothing is visible yet."""
-    if not units:
-        return []
-
-    def do(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for entry in batch.to_pylist():
-                found = [
-                    {"unit": entry["unit"], "hour": part.hour, "path": part.path,
-                     "rows": part.rows, "digest": f"{part.digest:032x}"}
-                    for part in work(Unit.from_json(entry["what"]))
-                ]  # fmt: skip
-                yield pa.RecordBatch.from_pylist(found, schema=_PARTS)
-
-    listed = [(number, unit.to_json()) for number, unit in enumerate(units)]
-    # One task each: the default would put several heavy ones into one.
-    tasks = spark.sparkContext.parallelize(listed, len(listed))
-    done = spark.createDataFrame(tasks, "unit int, what string").mapInArrow(do, _PART_ROWS)
-    return [
-        (units[row.unit], Part(row.hour, row.path, row.rows, int(row.digest, 16)))
-        for row in sorted(done.collect())
-    ]
-
-
-_PART_ROWS: Final = "unit int, hour string, path string, rows bigint, digest string"
-_PARTS: Final = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("hour", pa.string()),
-        ("path", pa.string()),
-        ("rows", pa.int64()),
-        ("digest", pa.string()),
-    ]
-)
-
-
-def as_bytes(matrix: npt.NDArray[np.int64] | npt.NDArray[np.float32]) -> pa.BinaryArray:
-    """Rows of a matrix (N, K) as N byte strings, native byte order."""
-    data = pa.py_buffer(np.ascontiguousarray(matrix))
-    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * (matrix.shape[1] * matrix.itemsize)
-    buffers = [None, pa.py_buffer(offsets), data]
-    return pa.Array.from_buffers(pa.binary(), len(matrix), buffers)
-
-
-def from_bytes(rows: pa.Array, kind: type[np.generic], width: int) -> npt.NDArray[Any]:
-    """The matrix (N, ``width``) behind :func:`as_bytes`; no row may be null."""
-    if not len(rows):
-        return np.zeros((0, width), kind)
-    offsets = np.frombuffer(rows.buffers()[1], np.int32)[rows.offset : rows.offset + len(rows) + 1]
-    data = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    return data.view(kind).reshape(len(rows), width)
-
-
-def unpack_tiles(rows: pa.Table, view: FeatureView) -> pa.Table:
-    """Rows of ``count_tiles`` of one hour, merged, in the columns of the view's counts table."""
-    rows = merged(rows)
-    keys = dict(zip(view.keys, (rows["k1"], rows["k2"]), strict=False))
-    return pa.table({**keys, **{name: rows[name] for name in TILE_COLUMNS}, "hour": rows["hour"]})

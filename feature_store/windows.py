@@ -30,6 +30,8 @@ __all__ = [
     "TILE_MICROS",
     "Ints",
     "epoch_hour",
+    "hour_names",
+    "hour_numbers",
     "key_codes",
     "sample_matrix",
     "timestamps",
@@ -48,6 +50,21 @@ Ints = npt.NDArray[np.int64]
 def epoch_hour(hour: str) -> int:
     """Hours since 1970-01-01T00 UTC."""
     return hr.difference(hour, _EPOCH)
+
+
+def hour_numbers(names: pa.ChunkedArray) -> Ints:
+    """Hours since 1970 of hours' names, (rows,)."""
+    encoded = names.combine_chunks().dictionary_encode()
+    numbers = np.array([epoch_hour(name) for name in encoded.dictionary.to_pylist()], np.int64)
+    of_rows: Ints = numbers[encoded.indices.to_numpy()]
+    return of_rows
+
+
+def hour_names(numbers: Ints) -> pa.Array:
+    """Hours' names from hours since 1970; the inverse of :func:`hour_numbers`."""
+    distinct, place = np.unique(numbers, return_inverse=True)
+    names = pa.array([hr.add(_EPOCH, int(number)) for number in distinct], pa.string())
+    return names.take(pa.array(place))
 
 
 def key_codes(table: pa.Table, keys: Sequence[str]) -> Ints:

@@ -5,136 +5,196 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from feature_store import hours as hr
-from feature_store.attribution import attribute, lookback_hours
+from feature_store.attribution import lookback_hours
+from feature_store.derived import EntityFiles
 from feature_store.gates import measure
-from feature_store.point_in_time import (
-    KNOWN_ATTRIBUTES,
-    build_samples,
-    feature_hours,
-    impressions,
-    stacked_attributes,
-    unpack_samples,
+from feature_store.parts import Part, Target, staged_parts
+from feature_store.point_in_time import feature_hours
+from feature_store.samples import (
+    ACTED,
+    OUTCOME,
+    SAMPLE,
+    ActionTask,
+    SampleTask,
+    actions,
+    samples,
 )
-from feature_store.schemas import EVENTS
 from feature_store.sequence_frames import (
-    behaviour,
-    known_behaviour,
-    known_offers,
-    offers,
-    requests,
-    sequence_rows,
+    SequenceTask,
+    sequence_parts,
+    spread_sequences,
     targets,
 )
-from feature_store.sequence_views import BEHAVIOUR_ACTIONS, MAX_LOOKBACK_HOURS
-from feature_store.spark_io import TARGET, Target, read_files, read_hours, stage
+from feature_store.sequence_views import MAX_LOOKBACK_HOURS
+from feature_store.sources.base import Source
+from feature_store.spark_io import TARGET, run_tasks, stage
 from feature_store.tables import Staged, Store, Writer
-from feature_store.transforms import FEATURE_ROWS, stacked_features
+from feature_store.transforms import (
+    spread_behaviour,
+    spread_impressions,
+    spread_outcomes,
+    spread_samples,
+    unpack_samples,
+)
 from feature_store.views import ATTRIBUTES, VIEWS
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.entities import with_keys
+from jobs.support.blocks import TOGETHER, blocks, fit_tasks
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
-from jobs.support.stages import first_hour, largest_hour, require_hours
+from jobs.support.stages import entity_files, first_hour, hour_sizes, require_hours
 from jobs.support.summary import Summary, main_of, progress
 
 __all__ = ["build", "build_parser", "main", "run"]
 
 JOB = "build_samples"
-_FILTERED_ROWS = 2_000_000
-"""Up to so many samples the tasks read only the behaviour of their users and rooms."""
 
 
-def _events(spark: SparkSession, store: Store, hours: Sequence[str]) -> DataFrame:
-    """What samples and behaviour are made of, with its derived keys; read and looked up once."""
-    events = read_hours(spark, store, "events", hours, EVENTS.names)
-    events = events.where(F.col("action").isin("impression", *BEHAVIOUR_ACTIONS))
-    known = hr.hour_range(first_hour(store), hours[-1])
-    return with_keys(spark, store, events, known).persist()
+@dataclass(frozen=True)
+class _Plan:
+    """What the samples of ``hours`` are made from."""
+
+    store: Store
+    source: Source
+    sizes: Mapping[str, int]  # the hours, and their events
+    start: str  # first hour of the store
+    lateness: int
+    features: Mapping[str, Mapping[str, Sequence[str]]]  # files by table and hour
+    entities: EntityFiles
+    attributes: Sequence[Sequence[str]]  # files by attribute view
+
+    @classmethod
+    def of(
+        cls, store: Store, source: Source, hours: Sequence[str], needed: Sequence[str],
+        lateness: int,
+    ) -> _Plan:  # fmt: skip
+        start = first_hour(store)
+        known = hr.hour_range(start, hours[-1])
+        tables = [view.features_table for view in VIEWS]
+        return cls(
+            store, source, hour_sizes(store, hours), start, lateness,
+            {table: store.files_by_hour(table, list(needed)) for table in tables},
+            entity_files(store, known),
+            [store.files(view.table, known) for view in ATTRIBUTES],
+        )  # fmt: skip
+
+    @property
+    def hours(self) -> list[str]:
+        return list(self.sizes)
+
+    @property
+    def lookback(self) -> int:
+        return lookback_hours(self.source.windows, self.lateness)
+
+    def feature_files(self, hours: Sequence[str]) -> list[list[str]]:
+        """By view the files of its features that samples of ``hours`` read."""
+        zone = self.source.time_zone
+        needed = feature_hours(hours[0], hours[-1], self.start, self.lateness, zone)
+        return [
+            [path for hour in needed for path in sorted(by_hour.get(hour, ()))]
+            for by_hour in self.features.values()
+        ]
+
+    def earlier(self, hours: Sequence[str]) -> list[str]:
+        """The readable hours before ``hours`` whose impressions count."""
+        first, last = hr.add(hours[0], -self.lookback), hr.add(hours[0], -1)
+        return self.store.readable_hours("events", first, last)
 
 
-def _samples(
-    spark: SparkSession, store: Store, events: DataFrame, hours: Sequence[str],
-    needed: Sequence[str], time_zone: str,
-) -> DataFrame:  # fmt: skip
-    known = hr.hour_range(first_hour(store), hours[-1])
-    shown = impressions(events).persist()
-    features = [
-        (number, path)
-        for number, view in enumerate(VIEWS)
-        for path in store.files(view.features_table, needed)
-    ]
-    attributes = [
-        (number, path)
-        for number, view in enumerate(ATTRIBUTES)
-        for path in store.files(view.table, known)
-    ]
-    return build_samples(
-        shown,
-        read_files(spark, features, FEATURE_ROWS, stacked_features),
-        read_files(spark, attributes, KNOWN_ATTRIBUTES, stacked_attributes),
-        time_zone,
-    )
+def _blocks(spark: SparkSession, plan: _Plan) -> list[Staged]:
+    """Samples, outcomes, behaviour and sequences of hours that fit tasks: from files to files."""
+    store, hours = plan.store, plan.hours
+    shares = list(blocks(plan.sizes, 2 * spark.sparkContext.defaultParallelism))
+    events = store.files_by_hour("events", [*plan.earlier(hours), *hours])
+    tables = [target.table for target in (SAMPLE, OUTCOME, ACTED)]
+    folders = [store.staging(table) for table in tables]
+
+    def files(of: Sequence[str]) -> list[str]:
+        return [path for hour in of for path in events.get(hour, ())]
+
+    sampled = [
+        SampleTask(
+            files(block), plan.entities, plan.feature_files(block), plan.attributes,
+            plan.source.time_zone, folders[0],
+        )
+        for block in shares
+    ]  # fmt: skip
+    acted = [
+        ActionTask(
+            files(block),
+            files(hr.hour_range(hr.add(block[0], -plan.lookback), hr.add(block[0], -1))),
+            plan.entities, plan.source.windows, plan.lookback, *folders[1:],
+        )
+        for block in shares
+    ]  # fmt: skip
+    parts = run_tasks(spark, [*sampled, *acted], _first_step)
+    staged = staged_parts(parts, tables, hours)
+    return [*staged, *_block_sequences(spark, plan, shares, staged)]
 
 
-def _outcomes(
-    spark: SparkSession, store: Store, hours: Sequence[str], windows: Mapping[str, int],
-    lateness: int,
-) -> DataFrame:  # fmt: skip
-    """Attributed outcomes of ``hours``."""
-    lookback = lookback_hours(windows, lateness)
-    first, last = hr.add(hours[0], -lookback), hr.add(hours[0], -1)
-    earlier = store.readable_hours("events", first, last)
-    columns = ("event_id", "event_time", "ingested_at", "request_id", "impression_id", "user_id",
-               "target_type", "target_id", "action", "value", "hour")  # fmt: skip
-    events = read_hours(spark, store, "events", [*earlier, *hours], columns).persist()
-    outcomes = events.where(F.col("action").isin(sorted(windows)) & (F.col("hour") >= hours[0]))
-    return attribute(outcomes, events.where("action = 'impression'"), windows, lookback)
+def _first_step(task: SampleTask | ActionTask) -> Iterator[Part]:
+    yield from samples(task) if isinstance(task, SampleTask) else actions(task)
 
 
-def _staged_files(staged: Staged) -> list[str]:
-    return [path for paths in staged.files.values() for path in paths]
+def _block_sequences(
+    spark: SparkSession, plan: _Plan, shares: Sequence[Sequence[str]], staged: Sequence[Staged]
+) -> list[Staged]:
+    """Sequences for the staged samples, from behaviour before them, staged or committed."""
+    store, hours = plan.store, plan.hours
+    samples_, _, acted = staged
+    done = store.files_by_hour("behaviour", behaviour_hours(hours, plan.start, plan.lateness))
+    behaved = {**done, **acted.files}
+    offers = store.files("room_items", hr.hour_range(plan.start, hours[-1]))
+    folders = [store.staging(target.table) for target in targets()]
+    tasks = [
+        SequenceTask(
+            _files(samples_, block),
+            [path for hour in (*behaviour_hours(block, plan.start, plan.lateness), *block[:-1])
+             for path in behaved.get(hour, ())],
+            offers, plan.entities, folders,
+        )
+        for block in shares
+    ]  # fmt: skip
+    parts = run_tasks(spark, [task for task in tasks if task.samples], sequence_parts)
+    return staged_parts(parts, [target.table for target in targets()], hours)
 
 
-def _behaviour(spark: SparkSession, events: DataFrame, outcomes: Staged) -> DataFrame:
-    """What users did in ``events``, with what it was attributed to."""
-    acted = events.where(F.col("action").isin(list(BEHAVIOUR_ACTIONS)))
-    columns = ("hour", "event_id", "sample_id")
-    attributed = read_files(
-        spark,
-        [(0, path) for path in _staged_files(outcomes)],
-        "hour string, event_id string, sample_id string",
-        lambda rows, _tag: rows.select(columns),
-        columns,
-    )
-    return behaviour(acted, attributed)
+def _files(staged: Staged, hours: Sequence[str]) -> list[str]:
+    return [path for hour in hours for path in staged.files[hour]]
 
 
-def _sequences(
-    spark: SparkSession, store: Store, hours: Sequence[str], lateness: int, samples: Staged,
-    acted: Staged,
-) -> DataFrame:  # fmt: skip
-    """Sequences of every view for the staged ``samples``, from behaviour and offers before them."""
-    start = first_hour(store)
-    shown = _staged_files(samples)
-    # A range asks for most keys that there are: then every row is read, and no task holds all keys.
-    only = shown if sum(samples.rows.values()) <= _FILTERED_ROWS else None
-    before = store.files("behaviour", behaviour_hours(hours, start, lateness)) if shown else []
-    within = [path for hour in hours[:-1] for path in acted.files[hour]]
-    known = [known_behaviour(spark, [*before, *within], only)]
-    heard = hr.hour_range(start, hours[-1])
-    offered = store.files("room_items", heard) if shown else []
-    if offered:
-        rows = with_keys(spark, store, offers(spark, offered, only), heard)
-        known.append(known_offers(rows))
-    entities = ("user_id", "room_id") if offered else ("user_id",)
-    return sequence_rows(known, requests(spark, shown, entities))
+def _spread(spark: SparkSession, plan: _Plan) -> list[Staged]:
+    """The same of hours that no task can hold: Spark moves the rows to where they meet."""
+    store, hours, sizes = plan.store, plan.hours, plan.sizes
+    partitions = -(-sum(sizes.values()) // TOGETHER)
+
+    def put(rows: DataFrame, target: Target, key: str) -> Staged:
+        placed = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col(key)})
+        [staged] = stage(placed, store, [target], sizes)
+        return staged
+
+    shown = spread_impressions(spark, store, hours, plan.entities, plan.source.time_zone).persist()
+    rows = spread_samples(spark, shown, plan.feature_files(hours), plan.attributes)
+    sampled = put(rows, Target("samples", ("event_id", "view"), unpack_samples), "event_id")
+    windows, earlier = plan.source.windows, plan.earlier(hours)
+    rows = spread_outcomes(spark, store, earlier, hours, windows, plan.lookback, partitions)
+    outcomes = put(rows, OUTCOME, "event_id")
+    attributed = _files(outcomes, hours)
+    rows = spread_behaviour(spark, store, hours, attributed, plan.entities)
+    acted = put(rows, ACTED, "user_id")
+    before = store.files("behaviour", behaviour_hours(hours, plan.start, plan.lateness))
+    offers = store.files("room_items", hr.hour_range(plan.start, hours[-1]))
+    behaved = [*before, *_files(acted, hours[:-1])]
+    asking = _files(sampled, hours)
+    rows = spread_sequences(spark, asking, behaved, offers, plan.entities)
+    return [sampled, outcomes, acted, *stage(rows, store, targets(), sizes)]
 
 
 def behaviour_hours(hours: Sequence[str], start: str, lateness: int) -> list[str]:
@@ -175,22 +235,9 @@ def build(
     lateness = math.ceil(settings.ingest.allowed_lateness_hours)
     needed = require(store, settings, hours)
     progress(JOB, f"samples of {len(hours)} hours with features of {len(needed)} hours")
-    largest = largest_hour(store, hours)
-    events = _events(spark, store, hours)
-    rows = _samples(spark, store, events, hours, needed, source.time_zone)
-    rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("event_id")})
-    target = Target("samples", ("event_id", "view"), unpack_samples)
-    [samples] = stage(rows, store, [target], hours, largest)
-    rows = _outcomes(spark, store, hours, source.windows, lateness)
-    rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("event_id")})
-    target = Target("outcomes", ("event_id", "sample_id"))
-    [outcomes] = stage(rows, store, [target], hours, largest)
-    rows = _behaviour(spark, events, outcomes)
-    rows = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col("user_id")})
-    target = Target("behaviour", ("user_id", "event_time", "event_id"))
-    [acted] = stage(rows, store, [target], hours, largest)
-    rows = _sequences(spark, store, hours, lateness, samples, acted)
-    sequences = stage(rows, store, targets(), hours, largest)
+    plan = _Plan.of(store, source, hours, needed, lateness)
+    made = _blocks(spark, plan) if fit_tasks(plan.sizes) else _spread(spark, plan)
+    samples, outcomes, acted, *sequences = made
     found = sum(outcomes.rows.values())
     summary = Summary(
         JOB,

@@ -6,29 +6,34 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from feature_store import hours as hr
-from feature_store.extraction import Part, Unit
+from feature_store.counting import (
+    CountTask,
+    merge_target,
+)
+from feature_store.counting import count as count_hours
+from feature_store.derived import EntityFiles
+from feature_store.extraction import Unit, work
 from feature_store.ledger import Completion
+from feature_store.parts import Part, staged_parts
 from feature_store.point_in_time import base_hours
-from feature_store.rowhash import add_sums
-from feature_store.schemas import EVENTS, OUTCOME_ACTIONS
-from feature_store.spark_io import TARGET, Target, read_hours, stage
+from feature_store.schemas import OUTCOME_ACTIONS
+from feature_store.spark_io import TARGET, run_tasks, stage
 from feature_store.tables import Staged, Store, Writer
 from feature_store.tiles import day_content, ended_days, key_ranges, plan_history
-from feature_store.transforms import KEY_COLUMNS, count_tiles, run_units, unpack_tiles
+from feature_store.transforms import spread_counts
 from feature_store.views import VIEWS, FeatureView
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.entities import with_keys
+from jobs.support.blocks import TOGETHER, blocks, fit_tasks
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import load_settings
-from jobs.support.stages import first_hour, largest_hour, require_hours
+from jobs.support.stages import entity_files, first_hour, hour_sizes, require_hours
 from jobs.support.summary import Summary, main_of, progress
 
 __all__ = ["build_parser", "count", "extract", "main", "run", "sum_days"]
@@ -42,14 +47,35 @@ _EVERY_KEY: Final = 8
 
 def count(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> list[Staged]:
     """Stage the counts of ``hours`` for every view."""
-    columns = [c for c in (*KEY_COLUMNS, "action", "value", "event_time", "ingested_at", "hour")
-               if c in EVENTS.names]  # fmt: skip
-    events = read_hours(spark, store, "events", hours, columns)
-    tiles = count_tiles(with_keys(spark, store, events, hr.hour_range(start, hours[-1])))
-    order = ("key_hash", "k1", "k2", "tile", "action")
-    targets = [Target(view.counts_table, order, partial(unpack_tiles, view=view)) for view in VIEWS]
-    rows = tiles.withColumn(TARGET, F.col("view")).withColumn("_bucket_key", F.col("k1"))
-    return stage(rows, store, targets, hours, largest_hour(store, hours))
+    entities = entity_files(store, hr.hour_range(start, hours[-1]))
+    sizes = hour_sizes(store, hours)
+    if fit_tasks(sizes):
+        return _count_blocks(spark, store, sizes, entities)
+    return _count_spread(spark, store, sizes, entities)
+
+
+def _count_blocks(
+    spark: SparkSession, store: Store, sizes: Mapping[str, int], entities: EntityFiles
+) -> list[Staged]:
+    """Hours that fit tasks: from their files to files of counts."""
+    folders = [store.staging(view.counts_table) for view in VIEWS]
+    files = store.files_by_hour("events", list(sizes))
+    tasks = [
+        CountTask([path for hour in block for path in files.get(hour, ())], entities, folders)
+        for block in blocks(sizes, 2 * spark.sparkContext.defaultParallelism)
+    ]
+    parts = run_tasks(spark, tasks, count_hours)
+    return staged_parts(parts, [view.counts_table for view in VIEWS], list(sizes))
+
+
+def _count_spread(
+    spark: SparkSession, store: Store, sizes: Mapping[str, int], entities: EntityFiles
+) -> list[Staged]:
+    """Large hours: the events of a user meet, then the partial counts of a key."""
+    partitions = -(-sum(sizes.values()) // TOGETHER)
+    rows = spread_counts(spark, store, list(sizes), entities, partitions)
+    rows = rows.withColumn(TARGET, F.col("view")).withColumn("_bucket_key", F.col("k1"))
+    return stage(rows, store, [merge_target(view) for view in VIEWS], sizes)
 
 
 @dataclass(frozen=True)
@@ -139,8 +165,8 @@ def sum_days(
     spark: SparkSession, store: Store, counted: Sequence[Staged], start: str, time_zone: str
 ) -> list[Staged]:
     """Stage the day tiles of the days that end in the staged hours ``counted``."""
-    staged, units = _plan_days(_tiles(store, counted, start), start, time_zone)
-    return _done(run_units(spark, units), staged)
+    days, units = _plan_days(_tiles(store, counted, start), start, time_zone)
+    return _staged_days(run_tasks(spark, units, work), days)
 
 
 def _tiles(store: Store, counted: Sequence[Staged], start: str) -> list[_Tiles]:
@@ -149,26 +175,29 @@ def _tiles(store: Store, counted: Sequence[Staged], start: str) -> list[_Tiles]:
 
 def _plan_days(
     tiles: Sequence[_Tiles], start: str, time_zone: str
-) -> tuple[list[Staged], list[Unit]]:
-    """What the ended days are made of, and the work; one staged table per view."""
-    staged, units = [], []
+) -> tuple[dict[str, dict[str, str]], list[Unit]]:
+    """By table of day tiles what each ended day is made of, and the work."""
+    contents, units = {}, []
     for number, of in enumerate(tiles):
         of_days = _day_units(of, number, start, time_zone)
-        ended = {unit.last: hr.hour_range(unit.first, unit.last) for unit in of_days}
-        made = Staged(of.view.day_counts_table).add_empty(ended)
-        made.content.update({last: of.content(within) for last, within in ended.items()})
-        staged.append(made)
+        contents[of.view.day_counts_table] = {
+            unit.last: of.content(hr.hour_range(unit.first, unit.last)) for unit in of_days
+        }
         units += of_days
-    return staged, units
+    return contents, units
 
 
-def _done(parts: Sequence[tuple[Unit, Part]], staged: Sequence[Staged]) -> list[Staged]:
-    """``staged`` with the files of ``parts``; tables without any hour are left out."""
-    for unit, part in parts:
-        of = staged[unit.view]
-        of.files.setdefault(part.hour, []).append(part.path)
-        of.rows[part.hour] = of.rows.get(part.hour, 0) + part.rows
-    return [of for of in staged if of.rows]
+def _staged_days(parts: Iterable[Part], contents: Mapping[str, Mapping[str, str]]) -> list[Staged]:
+    """Day tiles of the days in ``contents``; tables without any day are left out."""
+    made = sorted(parts, key=lambda part: part.table)
+    staged = []
+    for table, of_days in contents.items():
+        if of_days:
+            mine = [part for part in made if part.table == table]
+            [of] = staged_parts(mine, [table], sorted(of_days))
+            of.content.update(of_days)
+            staged.append(of)
+    return staged
 
 
 def _extract(
@@ -179,21 +208,12 @@ def _extract(
     days, units = _plan_days(tiles, start, time_zone)
     for number, of in enumerate(tiles):
         units += _feature_units(of, number, start, time_zone)
-    done = run_units(spark, units)
-    features = [Staged(view.features_table) for view in VIEWS]
-    made = [(unit, part) for unit, part in done if not unit.day]
-    _done(made, features)
-    digests: dict[tuple[int, str], int] = {}
-    for unit, part in made:
-        place = unit.view, part.hour
-        digests[place] = add_sums(digests.get(place, 0), part.digest)
-    for (number, hour), digest in digests.items():
-        features[number].content[hour] = f"{digest:032x}"
-    hours = counted[0].hours
-    return [
-        *_done([(unit, part) for unit, part in done if unit.day], days),
-        *(of.add_empty(hours) for of in features),
-    ]
+    done = run_tasks(spark, units, work)
+    tables = [view.features_table for view in VIEWS]
+    features = staged_parts(
+        [part for part in done if part.table in tables], tables, counted[0].hours
+    )
+    return [*_staged_days([part for part in done if part.table not in tables], days), *features]
 
 
 def require(store: Store, hours: Sequence[str]) -> str:

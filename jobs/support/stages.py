@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from feature_store.derived import EntityFiles, derived_columns
 from feature_store.tables import Store
 from jobs.support.summary import RefusedError
 
-__all__ = ["first_hour", "largest_hour", "require_hours"]
+__all__ = ["entity_files", "first_hour", "hour_sizes", "require_hours"]
 
 
 def first_hour(store: Store) -> str:
@@ -22,10 +23,15 @@ def first_hour(store: Store) -> str:
     return hour
 
 
-def largest_hour(store: Store, hours: Sequence[str]) -> int:
-    """Rows of the largest of ``hours`` in `events`; what an hour's files are sized by."""
+def hour_sizes(store: Store, hours: Sequence[str]) -> dict[str, int]:
+    """Events of each of ``hours``; what tasks and files are sized by."""
     readable = store.ledger.readable("events", hours[0], hours[-1])
-    return max((completion.rows for completion in readable.values()), default=0)
+    return {hour: readable[hour].rows if hour in readable else 0 for hour in hours}
+
+
+def entity_files(store: Store, hours: Sequence[str]) -> EntityFiles:
+    """The files that arrived in ``hours`` of every entity that keys are derived from."""
+    return {table: store.files(table, hours) for table in derived_columns()}
 
 
 def require_hours(store: Store, table: str, hours: Sequence[str], job: str) -> None:

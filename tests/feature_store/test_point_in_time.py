@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store import hours as hr
-from feature_store.point_in_time import base_hours, feature_hours, latest_known
+from feature_store.asof import latest_known
+from feature_store.counting import merged
+from feature_store.packing import as_bytes, from_bytes
+from feature_store.point_in_time import base_hours, feature_hours
 from feature_store.schemas import TABLES, TIMESTAMP, optional
 from feature_store.transforms import (
     PACKED,
-    as_bytes,
-    from_bytes,
     stacked_features,
-    unpack_tiles,
 )
 from feature_store.views import VIEWS
 
@@ -188,7 +188,7 @@ def test_counts_get_their_own_keys(number: int) -> None:
         "last_at": pa.array([when], TIMESTAMP),
         "hour": pa.array(["2026-11-11T05"]),
     }
-    rows = unpack_tiles(pa.table({"k2": pa.array([""]), **own, **shared}), view)
+    rows = merged(pa.table({"k2": pa.array([""]), **own, **shared}), view)
     assert rows.select(TABLES[view.counts_table].schema.names).num_columns == len(rows.schema)
     assert [rows[key].to_pylist() for key in view.keys] == [[f"{key}|1"] for key in view.keys]
     assert rows.select(list(shared)).equals(pa.table(shared))

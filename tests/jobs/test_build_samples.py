@@ -22,6 +22,7 @@ from feature_store.tables import Staged, Store, StoreError, Writer
 from feature_store.views import VIEWS
 from jobs.build_samples import JOB, behaviour_hours, build, build_parser, require
 from jobs.ingest_events import ingest
+from jobs.support import blocks
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
 from jobs.support.summary import RefusedError
@@ -258,6 +259,19 @@ def test_hour_by_hour_leaves_the_same_tables(built: Built, spark: SparkSession) 
         require(built.store, built.settings, HOURS[1:2])
     for hour in HOURS:
         built.build(spark, [hour])
+    assert built.completions() == before
+
+
+def test_hours_that_no_task_can_hold_leave_the_same_tables(
+    built: Built, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spark moves the rows to where they meet, and everything comes out as before."""
+    monkeypatch.setattr(blocks, "TOGETHER", 20)
+    before = built.completions()
+    with built.store.ledger.holding(JOB, HOURS, TOKEN):
+        for table in TABLES:
+            built.store.ledger.forget(table, HOURS)
+    built.build(spark, HOURS)
     assert built.completions() == before
 
 

@@ -20,6 +20,7 @@ from feature_store.tables import HourWriter, Staged, Store, Writer
 from feature_store.tiles import day_content
 from feature_store.views import VIEWS, FeatureView
 from jobs.extract_features import JOB, extract
+from jobs.support import blocks
 from jobs.support.fencing import claim
 from jobs.support.session import spark_session
 from jobs.support.summary import RefusedError
@@ -130,6 +131,18 @@ def test_one_range_leaves_the_tables_of_hours_alone(
                       for s in (store, hourly))  # fmt: skip
         assert one.equals(other)
         assert one.num_rows > 0
+
+
+def test_hours_that_no_task_can_hold_leave_the_same_tables(
+    spark: SparkSession, hourly: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TOGETHER", 5)
+    store, last = filled(tmp_path), HOURS[20]
+    run(spark, store, START, last)
+    found, expected = contents(store, START, last), contents(hourly, START, last)
+    assert {place: of for place, of in found.items() if place[0].startswith("counts")} == {
+        place: of for place, of in expected.items() if place[0].startswith("counts")
+    }
 
 
 def test_features_are_what_a_loop_counts(hourly: Store) -> None:
