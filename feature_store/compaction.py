@@ -15,6 +15,7 @@ from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from feature_store.commits import FewCopies
 from feature_store.parts import ROW_GROUP
 from feature_store.schemas import TABLES
 from feature_store.tables import Store, StoreError
@@ -145,7 +146,7 @@ def _swapped(store: Store, crowd: Crowd, path: str) -> bool:
         }
         if not there.keys() >= set(crowd.files):
             raise _OvertakenError(crowd.table)
-        with table.transaction() as transaction:
+        with FewCopies(table) as transaction:
             made = parquet_file_to_data_file(table.io, transaction.table_metadata, path)
             with transaction.update_snapshot().overwrite() as overwrite:
                 if crowd.hour is None:  # else its manifests are not looked at

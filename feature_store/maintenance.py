@@ -20,6 +20,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 
 from feature_store import hours as hr
+from feature_store.commits import FewCopies
 from feature_store.schemas import TABLES
 from feature_store.tables import Store
 
@@ -151,7 +152,7 @@ def expire(
         result = _due(table.metadata, before, orphaned)
         if dry or not (result.snapshots or result.tags):
             return
-        with table.transaction() as transaction:
+        with FewCopies(table) as transaction:
             requirement = _NotNamed(result.snapshots, result.tags)
             transaction._stage((), (requirement,))
             if result.tags:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Staged"]
+__all__ = ["Staged", "StoreError"]
+
+
+class StoreError(RuntimeError):
+    """What was staged does not fit its table, or an hour that is needed is not there."""
 
 
 @dataclass

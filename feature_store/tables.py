@@ -12,11 +12,11 @@ import hashlib
 import random
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -43,10 +43,11 @@ from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 
+from feature_store.commits import check_footers, replace_files
 from feature_store.ledger import Completion, Ledger, reachable
 from feature_store.plans import planned_files
 from feature_store.schemas import TABLES, TableSpec, optional
-from feature_store.staged import Staged
+from feature_store.staged import Staged, StoreError
 
 __all__ = ["HourWriter", "Staged", "Store", "StoreError", "Writer"]
 
@@ -63,10 +64,6 @@ _PROPERTIES: Final = {
     "write.metadata.metrics.column.hour": "full",
     "write.metadata.metrics.column.evaluation": "full",
 }
-
-
-class StoreError(RuntimeError):
-    """What was staged does not fit its table, or an hour that is needed is not there."""
 
 
 @dataclass(frozen=True)
@@ -236,20 +233,9 @@ class Store:
         Commits of other hours make the catalog refuse ours; reloading and planning again is the
         remedy, whichever of its two exceptions says so.
         """
-        _check_footers(name, paths)
+        check_footers(name, paths)
         properties = {"rankmill.writer": writer.token} if writer else {}
-
-        def attempt(table: Table) -> None:
-            present = where is not None and any(table.scan(row_filter=where).plan_files())
-            with table.transaction() as transaction, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if present and where is not None:
-                    transaction.delete(where, snapshot_properties=properties)
-                if paths:
-                    transaction.add_files(
-                        paths, snapshot_properties=properties, check_duplicate_files=False
-                    )
-
+        attempt = partial(replace_files, where=where, paths=paths, properties=properties)
         snapshot = self.change(name, attempt).current_snapshot()
         return None if snapshot is None else snapshot.snapshot_id
 
@@ -414,13 +400,3 @@ def _iceberg_layout(spec: TableSpec) -> tuple[Schema, PartitionSpec]:
         for i, column in enumerate(spec.partition)
     ]
     return schema, PartitionSpec(*fields)
-
-
-def _check_footers(name: str, paths: Sequence[str]) -> None:
-    """Refuse files that lack a declared column: Iceberg would read it back as null."""
-    wanted: list[Any] = TABLES[name].schema.names
-    for path in paths:
-        found = pq.read_schema(path).names
-        missing = [column for column in wanted if column not in found]
-        if missing:
-            raise StoreError(f"{path} lacks the columns {missing} of table {name}")

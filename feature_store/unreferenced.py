@@ -118,9 +118,12 @@ def _listed(folder: str, before: float) -> dict[str, _Folder]:
     if Path(folder).is_symlink():
         return listed
     for path, folders, names in os.walk(folder, topdown=False, followlinks=False):
-        with contextlib.suppress(FileNotFoundError):  # a writer cleans up after itself
-            content = _Folder(Path(path).lstat().st_mtime < before)
-            for name in (*folders, *names):
+        content = listed[path] = _Folder(False)
+        # A writer cleans up after itself meanwhile: what is gone is left out, and nothing else.
+        with contextlib.suppress(FileNotFoundError):
+            content.old = Path(path).lstat().st_mtime < before
+        for name in (*folders, *names):
+            with contextlib.suppress(FileNotFoundError):
                 status = Path(path, name).lstat()
                 if stat.S_ISDIR(status.st_mode):
                     content.folders.append(f"{path}/{name}")
@@ -128,7 +131,6 @@ def _listed(folder: str, before: float) -> dict[str, _Folder]:
                     content.files[name] = status
                 else:
                     content.pinned = True
-            listed[path] = content
     return listed
 
 
