@@ -18,8 +18,10 @@ from pyspark.sql import SparkSession
 
 from feature_store import hours as hr
 from feature_store.views import VIEWS
+from jobs.support import blocks
 from jobs.support.session import spark_session
-from tests.jobs.test_extract_features import ENDS, START, contents, filled, run
+from tests.jobs.test_build_samples import HOURS, TABLES, prepared
+from tests.jobs.test_extract_features import ENDS, START, contents, filled, run, tables_of
 
 pytestmark = [
     pytest.mark.spark,
@@ -99,7 +101,22 @@ def on(master: str, folder: Path) -> dict[tuple[str, str], tuple[int, str]]:
         wait_for_executors(spark, 0 if master.startswith("local") else WORKERS)
         run(spark, store, START, hr.add(LAST, -1))
         run(spark, store, LAST, LAST)
-    return contents(store, START, LAST)
+        found = contents(store, START, LAST) | samples_on(spark, folder / "samples")
+    store.close()
+    return found
+
+
+def samples_on(spark: SparkSession, folder: Path) -> dict[tuple[str, str], tuple[int, str]]:
+    """What samples leave: of two hours that tasks can hold, and of two that none can."""
+    folder.mkdir()
+    made = prepared(folder)
+    made.build(spark, HOURS[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "TOGETHER", 20)
+        made.build(spark, HOURS[2:])
+    found = made.completions()
+    made.store.close()
+    return {(table, hour): done for table in found for hour, done in found[table].items()}
 
 
 def wait_for_executors(spark: SparkSession, wanted: int) -> None:
@@ -119,5 +136,5 @@ def test_a_cluster_changes_nothing(master: str, tmp_path: Path) -> None:
     with processes.Pool(1, maxtasksperchild=1) as pool:
         asked = [(master, tmp_path / "cluster"), ("local[2]", tmp_path / "local")]
         on_cluster, here = pool.starmap(on, asked, chunksize=1)
-    assert len({table for table, _ in here}) == 3 * len(VIEWS)
+    assert {table for table, _ in here} == {*TABLES, *(t for v in VIEWS for t in tables_of(v))}
     assert on_cluster == here

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -147,9 +148,9 @@ def write(project: Project, table: str, rows: list[dict[str, Any]], schema: pa.S
     pq.write_table(pa.Table.from_pylist(rows, schema=optional(schema)), path)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iterator[Built]:
-    project = Project(tmp_path_factory.mktemp("built"))
+def prepared(folder: Path) -> Built:
+    """A store with the log's events, entities and features; nothing is known of anybody."""
+    project = Project(folder)
     project.configure()
     write(project, "events", log(), SOURCE_EVENTS)
     write(project, "items", categories(), ITEMS)
@@ -160,12 +161,17 @@ def built(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iter
     store.ledger.validate("events", dict.fromkeys(HOURS, True))
     writer = Writer(JOB, TOKEN)
     store.ledger.take_fence(JOB, HOURS, TOKEN)
-    for view in VIEWS:  # nothing is known of anybody: samples have the defaults
+    for view in VIEWS:
         store.commit(Staged(view.features_table).add_empty(HOURS), writer)
-    made = Built(project, store, settings, writer)
+    return Built(project, store, settings, writer)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iterator[Built]:
+    made = prepared(tmp_path_factory.mktemp("built"))
     made.build(spark, HOURS)
     yield made
-    store.close()
+    made.store.close()
 
 
 def known_rows(store: Store) -> list[dict[str, Any]]:
