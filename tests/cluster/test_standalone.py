@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,14 +21,9 @@ from jobs.support import blocks
 from jobs.support.session import spark_session
 from tests.jobs.test_build_samples import HOURS, TABLES, prepared
 from tests.jobs.test_extract_features import ENDS, START, contents, filled, run, tables_of
+from tests.session import uses_spark
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark cluster needs Java"),
-    # pyspark leaves the sockets of its gateway to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [*uses_spark, pytest.mark.timeout(900)]
 
 HOST, WORKERS, PATIENCE_S = "127.0.0.1", 2, 120
 LAST = hr.add(ENDS[1], 1)

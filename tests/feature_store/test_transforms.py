@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from pyspark.sql import SparkSession
 
 from feature_store import hours as hr
@@ -19,28 +17,11 @@ from feature_store.schemas import TABLES, optional
 from feature_store.spark_io import meet, run_tasks
 from feature_store.tiles import key_ranges
 from feature_store.views import VIEWS
-from jobs.support.session import spark_session
+from tests.session import uses_spark
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark session needs Java"),
-    # pyspark leaves the sockets of its gateway to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = uses_spark
 
 START = "2026-11-01T00"
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    """A session as the jobs make it; small partitions stay apart, as large ones would."""
-    configured = {
-        "spark.master": "local[2]",
-        "spark.sql.shuffle.partitions": "4",
-        "spark.sql.adaptive.coalescePartitions.enabled": "false",
-    }
-    with spark_session("tests", configured) as session:
-        yield session
 
 
 def at(hour: int, minute: int = 0) -> dt.datetime:

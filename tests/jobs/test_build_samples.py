@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,34 +23,17 @@ from feature_store.views import VIEWS
 from jobs.build_samples import JOB, behaviour_hours, build, build_parser, require
 from jobs.ingest_events import ingest
 from jobs.support import blocks
-from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
 from jobs.support.summary import RefusedError
 from tests.feature_store.test_sequences import naive
 from tests.jobs.conftest import HOUR, Project
+from tests.session import uses_spark
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark session needs Java"),
-    # pyspark leaves the sockets of its gateway to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = uses_spark
 
 HOURS = hr.hour_range(HOUR, hr.add(HOUR, 3))
 TABLES = ["samples", "outcomes", "behaviour", *(view.table for view in SEQUENCE_VIEWS)]
 TOKEN = "test"  # noqa: S105
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    """A session as the jobs make it; small partitions stay apart, as large ones would."""
-    configured = {
-        "spark.master": "local[2]",
-        "spark.sql.shuffle.partitions": "3",
-        "spark.sql.adaptive.coalescePartitions.enabled": "false",
-    }
-    with spark_session("tests", configured) as session:
-        yield session
 
 
 def at(minutes: float) -> dt.datetime:

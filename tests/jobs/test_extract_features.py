@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +20,16 @@ from feature_store.views import VIEWS, FeatureView
 from jobs.extract_features import JOB, extract
 from jobs.support import blocks
 from jobs.support.fencing import claim
-from jobs.support.session import spark_session
 from jobs.support.summary import RefusedError
+from tests.session import uses_spark
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark session needs Java"),
-    # pyspark leaves the sockets of its gateway to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = uses_spark
 
 START, ZONE = "2026-11-01T09", "Asia/Shanghai"
 HOURS = hr.hour_range(START, hr.add(START, 60))
 ENDS = [hour for hour in HOURS if hour.endswith("T15")]  # of business days
 INGEST = Writer("ingest_events", "test")
 NUMBERS = {view.name: view for view in VIEWS}
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    with spark_session("tests", {"spark.master": "local[2]"}) as session:
-        yield session
 
 
 def events_of(hour: str, draw: random.Random) -> list[dict[str, Any]]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pytest
 from pyspark.sql import SparkSession
 
 from feature_store import hours as hr
@@ -19,25 +16,14 @@ from feature_store.tables import Store
 from feature_store.training_set import content_digest
 from jobs.build_samples import JOB, build
 from jobs.support.fencing import claim
-from jobs.support.session import spark_session
 from jobs.support.settings import load_settings
 from tests.jobs.conftest import Project
 from tests.jobs.test_extract_features import START, ZONE, filled, run
+from tests.session import uses_spark
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark session needs Java"),
-    # pyspark leaves the sockets of its gateway to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = uses_spark
 
 LAST = hr.add(START, 40)
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    with spark_session("tests", {"spark.master": "local[2]"}) as session:
-        yield session
 
 
 def with_queries(store: Store, samples: pa.Table) -> pa.Table:

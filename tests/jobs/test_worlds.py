@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,16 +27,11 @@ from feature_store.views import VIEWS
 from jobs import build_samples, extract_features
 from jobs.ingest_events import ingest
 from jobs.support.fencing import claim
-from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
 from tests.jobs.conftest import Project
+from tests.session import uses_spark
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.skipif(shutil.which("java") is None, reason="a Spark session needs Java"),
-    # pyspark leaves the sockets of its gateway to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = uses_spark
 
 WORLDS, EVENTS, SEED = 1000, 24, 20
 START = "2026-11-11T02"
@@ -104,12 +98,6 @@ def build(spark: SparkSession, store: Store, settings: Settings) -> None:
     extract_features.extract(spark, store, HOURS, writer, zone, dry=False)
     writer = claim(store, build_samples.JOB, HOURS, TOKEN)
     build_samples.build(spark, store, settings, HOURS, writer, dry=False)
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    with spark_session("tests", {"spark.master": "local[2]"}) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")
