@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ START, DAYS = "2026-11-01T00", 15
 HOUR = hr.add(START, DAYS * 24 + 9)  # its windows begin inside of days
 ZONE, CORES, MEMORY = "UTC", 2, "8g"
 INGEST = Writer("ingest_events", "bench")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{ROOT}"}
 ACTIONS = ("impression", "click", "long_view", "stay", "order", "follow")
 SHARES = (0.72, 0.1, 0.05, 0.1, 0.01, 0.02)
 
@@ -201,22 +203,28 @@ def compare(folder: Path, out: Path) -> int:
     return rows
 
 
+def prepare(folder: Path, events: int, me: list[str]) -> dict[str, Any]:
+    """Events, entities and the counts of the earlier hours; once per folder."""
+    done = folder / "prepared.json"
+    if not done.exists():
+        fill(folder, events)
+        run = watched([*me, "--job", "prepare"], ENVIRONMENT)
+        shutil.copy(folder / "catalog.db", folder / "before.db")
+        done.write_text(run.last_line)
+    found: dict[str, Any] = json.loads(done.read_text())
+    return found
+
+
 def measure(folder: Path, events: int, repetitions: int) -> Iterator[dict[str, Any]]:
-    fill(folder, events)
     me = [sys.executable, str(HERE), "--folder", str(folder)]
-    prepared = json.loads(
-        watched(
-            [*me, "--job", "prepare"], {**os.environ, "PYTHONPATH": f"{HERE.parent}:{ROOT}"}
-        ).last_line
-    )
-    shutil.copy(folder / "catalog.db", folder / "before.db")
+    prepared = prepare(folder, events, me)
     python = {"duckdb": peers_python(), "pyspark": sys.executable}
     script = {"duckdb": "features_duckdb.py", "pyspark": "features_spark.py"}
     taken: dict[str, list[dict[str, Any]]] = {}
     rows = 0
 
     def note(name: str, command: list[str]) -> None:
-        run = watched(command, {**os.environ, "PYTHONPATH": f"{HERE.parent}:{ROOT}"})
+        run = watched(command, ENVIRONMENT)
         result = {**json.loads(run.last_line), "peak_mb": run.peak_mb, "wall": run.seconds}
         print(f"# {events} events, {name}: {result}", file=sys.stderr, flush=True)
         taken.setdefault(name, []).append(result)
@@ -277,6 +285,11 @@ def main() -> int:
     parser.add_argument("--data", help="not used")
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 5, 20])
     parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="prepare events and counts in this folder, and keep them",
+    )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
         "--job", choices=("prepare", "hour", "dry", "short"), help=argparse.SUPPRESS
@@ -287,14 +300,25 @@ def main() -> int:
         return 0
     lines: list[dict[str, Any]] = []
     for millions in arguments.millions:
-        with tempfile.TemporaryDirectory(
-            prefix="rankmill-bench-", dir=ROOT / ".rankmill"
-        ) as folder:
-            for result in measure(Path(folder), millions * 10**6, arguments.repetitions):
+        with work_folder(arguments.keep, millions) as folder:
+            for result in measure(folder, millions * 10**6, arguments.repetitions):
                 print(json.dumps(result), flush=True)
                 lines.append(result)
             keep(lines)
     return 0
+
+
+@contextmanager
+def work_folder(kept: Path | None, millions: int) -> Iterator[Path]:
+    """A folder for one size, deleted in the end unless it is to be kept."""
+    if kept is not None:
+        folder = kept.resolve() / f"{millions}M"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    (ROOT / ".rankmill").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rankmill-bench-", dir=ROOT / ".rankmill") as name:
+        yield Path(name)
 
 
 def keep(lines: list[dict[str, Any]]) -> None:

@@ -47,11 +47,31 @@ def row_hashes(rows: pa.RecordBatch) -> pa.Array:
 
 
 def key_hashes(columns: Sequence[pa.ChunkedArray]) -> npt.NDArray[np.int64]:
-    """64 bits of the name of each composite key, (rows,); texts without nulls."""
+    """64 bits of each composite key, (rows,); texts without nulls."""
     chain = np.full(len(columns[0]), _SEEDS[0], np.uint64)
     for column in columns:
-        chain = _mix((chain ^ _text_words(_whole(column))[0]) + _STEP)
+        coded = _whole(column).dictionary_encode()
+        words = _folded_texts(coded.dictionary)
+        chain = _mix((chain ^ words[coded.indices.to_numpy()]) + _STEP)
     return chain.view(np.int64)
+
+
+def _folded_texts(texts: pa.Array) -> npt.NDArray[np.uint64]:
+    """64 bits of each text: its length and its bytes, eight at a time, (texts,)."""
+    _, ends, data = texts.buffers()
+    offsets = np.frombuffer(ends, np.int32)[texts.offset :][: len(texts) + 1].astype(np.int64)
+    padded = np.concatenate([np.frombuffer(data or b"", np.uint8), np.zeros(8, np.uint8)])
+    # The eight bytes from any place on; reading beyond a text's end is masked below.
+    windows: npt.NDArray[np.uint64] = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
+    lengths = np.diff(offsets)
+    chain = _mix(lengths.astype(np.uint64) + _STEP)
+    for start in range(0, int(lengths.max(initial=0)), 8):
+        longer = np.flatnonzero(lengths > start)
+        words = windows[offsets[longer] + start]
+        missing = np.clip(8 - (lengths[longer] - start), 0, 7).astype(np.uint64) * np.uint64(8)
+        words = words << missing >> missing
+        chain[longer] = _mix((chain[longer] ^ words) + _STEP)
+    return chain
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
