@@ -12,7 +12,8 @@ TEXTS = ["", "a", "a\0", "b", "ab", "abcdefgh", "abcdefgh\0", "abcdefghi", "ü",
 
 
 def hashes(*columns: list[str]) -> list[int]:
-    return key_hashes([pa.chunked_array([pa.array(column, pa.string())]) for column in columns]).tolist()
+    texts = [pa.chunked_array([pa.array(column, pa.string())]) for column in columns]
+    return key_hashes(texts).tolist()
 
 
 def test_different_texts_have_different_names() -> None:
