@@ -45,7 +45,7 @@ test: setup ## Lint, types and all tests
 e2e: setup ## Only the three real hours through Airflow's dag.test() on KuaiRand (minutes)
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
-faults: setup ## Kill jobs in the middle and compare with an undisturbed run (minutes)
+faults: setup ## Kill jobs in the middle and compare with an undisturbed run; RANKMILL_FAULT_TRIES=N at random (minutes)
 	@RANKMILL_FAULTS=1 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 lint: setup ## Lint and types only

@@ -57,7 +57,8 @@ class Running:
     env: dict[str, str]
     bootstrapped: dict[str, Any]
     _file: ProcessFile
-    _children: tuple[subprocess.Popen[bytes], ...]
+    _services: Services
+    _database: subprocess.Popen[bytes]
 
     @functools.cached_property
     def store(self) -> Store:
@@ -83,33 +84,35 @@ class Running:
         submit = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
         return [*submit, str(REPOSITORY / "jobs" / f"{job}.py"), *arguments]
 
+    def wait_for_mlflow(self) -> None:
+        """Wait until the tracking server answers; nothing before a model or a page needs it."""
+        self._services.wait(self._services.mlflow_ready, "MLflow", 120)
+
     def close(self) -> None:
         """Stop every process and delete the folder."""
         if "store" in self.__dict__:
             self.store.close()
         stop_everything(self._file)
-        for child in self._children:
+        for child in (self._database, *self._services.running.values()):
             child.wait(10)
         shutil.rmtree(self.folder)
 
 
-def _configuration(folder: Path) -> None:
-    """conf/kuairand.yaml with few trees: these tests are about rows and versions, not quality."""
-    text = (REPOSITORY / "conf" / "kuairand.yaml").read_text()
+def project_folder(prefix: str, configuration: str, text: str) -> Path:
+    """A project's folder that holds one configuration."""
+    # pytest's own temporary folders are closed to the database's user, and too long for sockets.
+    folder = Path(tempfile.mkdtemp(prefix=f"rankmill-{prefix}-"))
+    folder.chmod(0o755)
     (folder / "conf").mkdir()
     shutil.copy(REPOSITORY / "conf" / "log4j2.properties", folder / "conf")
-    (folder / "conf" / "kuairand.yaml").write_text(text.replace("rounds: 300", "rounds: 30"))
+    (folder / "conf" / f"{configuration}.yaml").write_text(text)
     (folder / ".venv").symlink_to(sys.prefix)
+    return folder
 
 
-@functools.cache
-def running() -> Running:
-    """The stack of this session, started and bootstrapped at the first call."""
-    # pytest's own temporary folders are closed to the database's user, and too long for sockets.
-    folder = Path(tempfile.mkdtemp(prefix="rankmill-e2e-"))
-    folder.chmod(0o755)
-    _configuration(folder)
-    stack = open_stack("kuairand", str(DATA), root=folder)
+def started(folder: Path, source: str, data: Path | None) -> Running:
+    """PostgreSQL, and MLflow's server on its way up; the store is empty."""
+    stack = open_stack(source, data and str(data), root=folder)
     ports = choose_ports()
     env = environment(stack, ports)
     file = ProcessFile(stack.state / "processes.json", stack.mark)
@@ -119,13 +122,25 @@ def running() -> Running:
         folders = stack.state / "postgres", stack.short_folder
         database = Database(*folders, stack.logs / "postgres.log").start(file, env)
         services.start_mlflow(env)
-        services.wait(services.mlflow_ready, "MLflow", 120)
-        run = Running(folder, env, {}, file, (database, *services.running.values()))
-        hours = ("--from-hour", FIRST, "--to-hour", LAST)
-        run.bootstrapped.update(finished(run.submit("bootstrap", *hours), env))
     except BaseException:
         stop_everything(file)
         shutil.rmtree(folder)
+        raise
+    return Running(folder, env, {}, file, services, database)
+
+
+@functools.cache
+def running() -> Running:
+    """The stack of this session, started and bootstrapped at the first call."""
+    # Few trees: these tests are about rows and versions, not quality.
+    text = (REPOSITORY / "conf" / "kuairand.yaml").read_text().replace("rounds: 300", "rounds: 30")
+    run = started(project_folder("e2e", "kuairand", text), "kuairand", DATA)
+    try:
+        run.wait_for_mlflow()
+        hours = ("--from-hour", FIRST, "--to-hour", LAST)
+        run.bootstrapped.update(finished(run.submit("bootstrap", *hours), run.env))
+    except BaseException:
+        run.close()
         raise
     return run
 

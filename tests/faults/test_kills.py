@@ -1,15 +1,13 @@
 """Jobs killed in the middle: nothing of them is seen, and a rerun is as good as an undisturbed run.
 
-`make faults` runs them, some minutes on two cores. RANKMILL_FAULT_TRIES=N adds N kills of every
-kind at moments spread over the whole run.
+`make faults` runs them, some minutes on two cores. Here a job is struck where it says what it is
+doing; test_random_kills.py does so at any moment.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -31,7 +29,6 @@ wanted = pytest.mark.skipif(
 )
 pytestmark = [pytest.mark.shared, pytest.mark.spark, requires_data, requires_java, wanted]
 
-TRIES = int(os.environ.get("RANKMILL_FAULT_TRIES", "0"))
 WAYS = ("jvm", "python", "group")
 MODEL = "gbdt_faults"
 COMPUTED, FITTING = "features as of", "fitting on"
@@ -147,30 +144,3 @@ def test_a_training_that_was_overtaken_registers_nothing(run: Running, start: St
     assert late.ended(90) == 1, late.text()
     assert "was taken over by run 'the next try'" in late.text()
     assert run.registry.versions(name) == []
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif(not TRIES, reason="long; set RANKMILL_FAULT_TRIES=N to run it")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("job", ["extract_features", "train_gbdt"])
-def test_kills_at_any_moment(run: Running, start: Start, job: str, way: str) -> None:
-    contents = run.contents(LAST, EXTRACTED)
-    rng = random.Random(f"{job}|{way}")
-    for attempt in range(TRIES):
-        name = f"{MODEL}_{way}_{attempt}"
-        if job == "extract_features":
-            withdraw(run)
-        command = extraction(run) if job == "extract_features" else training(run, name, way)
-        victim = start(command)
-        victim.wait_for(f"[{job}]" if job == "extract_features" else FITTING)
-        time.sleep(rng.uniform(0, 12 if job == "extract_features" else 4))
-        if victim.process.poll() is None:
-            victim.strike(way)
-        victim.ended()
-        if job == "extract_features":
-            seen = run.contents(LAST, EXTRACTED)
-            assert seen.items() <= contents.items(), "a whole table or nothing of it"
-        finished(command, run.env)
-        assert run.contents(LAST, EXTRACTED) == contents
-        if job == "train_gbdt":
-            assert len(run.registry.versions(name)) == 1
