@@ -8,7 +8,6 @@ Spark or Arrow. Field nullability is relaxed in the files, as Spark writes every
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 import time
 import uuid
@@ -44,6 +43,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 
 from feature_store.commits import check_footers, replace_files
+from feature_store.hour_writer import HourWriter, conform
 from feature_store.ledger import Completion, Ledger, reachable
 from feature_store.plans import planned_files
 from feature_store.schemas import TABLES, TableSpec, optional
@@ -72,60 +72,6 @@ class Writer:
 
     stage: str
     token: str
-
-
-class HourWriter:
-    """Writes one hour of one table from Arrow, in as many batches as it takes."""
-
-    def __init__(self, store: Store, table: str, hour: str) -> None:
-        self._spec = TABLES[table]
-        self._table, self._hour = table, hour
-        self._path = Path(store.staging(table)) / f"{hour}.parquet"
-        self._writer: pq.ParquetWriter | None = None
-        self._rows = 0
-
-    def write(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Append rows; columns are put in the table's order and cast to its types.
-
-        Raises:
-            StoreError: for a missing column, a value that does not fit, or a null in a key.
-        """
-        if rows.num_rows == 0:
-            return
-        table = _conform(rows, self._table, self._spec)
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table)
-        self._rows += table.num_rows
-
-    def close(self, staged: Staged) -> None:
-        """Finish the file and add it to ``staged``; an hour without rows is added as empty."""
-        if self._writer is None:
-            staged.add_empty([self._hour])
-            return
-        self._writer.close()
-        with self._path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        staged.files[self._hour] = [str(self._path)]
-        staged.rows[self._hour] = self._rows
-        staged.content[self._hour] = digest
-
-
-def _conform(rows: pa.Table | pa.RecordBatch, name: str, spec: TableSpec) -> pa.Table:
-    table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-    missing = [column for column in spec.schema.names if column not in table.column_names]
-    if missing:
-        raise StoreError(f"rows for table {name} lack the columns {missing}")
-    try:
-        table = table.select(spec.schema.names).cast(optional(spec.schema))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise StoreError(f"rows do not fit table {name}: {error}") from error
-    for column in spec.schema:
-        nulls = table.column(column.name).null_count
-        if nulls and not column.nullable:
-            raise StoreError(f"{nulls} rows for table {name} have a null {column.name}")
-    return table
 
 
 class Store:
@@ -219,7 +165,7 @@ class Store:
     def _write_loose(self, rows: pa.Table, table: str) -> list[str]:
         if rows.num_rows == 0:
             return []
-        conformed = _conform(rows, table, TABLES[table])
+        conformed = conform(rows, table, TABLES[table])
         path = Path(self.staging(table)) / "rows.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(conformed, path, compression="zstd")
