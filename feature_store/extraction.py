@@ -15,9 +15,17 @@ import pyarrow as pa
 from feature_store import hours as hr
 from feature_store.parts import Part, write_part
 from feature_store.rowhash import sum_of_rows
-from feature_store.tiles import HASHES, KeyRange, day_tile, read_tiles
+from feature_store.tiles import HASHES, KeyRange, day_tile, found_tiles, read_tiles
 from feature_store.views import VIEWS, FeatureView
-from feature_store.windows import HOUR_MICROS, Ints, timestamps, window_features
+from feature_store.windows import (
+    HOUR_MICROS,
+    Ints,
+    WindowSums,
+    due_keys,
+    epoch_hour,
+    timestamps,
+    window_features,
+)
 
 __all__ = ["Unit", "feature_rows", "work"]
 
@@ -34,6 +42,7 @@ class Unit:
         past: tile files of which only the rows of changed keys are needed.
         bases: hours of [first, last] that write every living key.
         day: sum ``changed`` into the day's tile instead of making features.
+        rows: about how many tiles it reads; whoever hands out units begins with the largest.
     """
 
     view: int
@@ -45,6 +54,7 @@ class Unit:
     bases: Sequence[str] = ()
     within: KeyRange = HASHES
     day: bool = False
+    rows: int = 0
 
 
 def work(unit: Unit) -> Iterator[Part]:
@@ -69,11 +79,10 @@ def _sum_day(unit: Unit, view: FeatureView) -> Iterator[Part]:
 def feature_rows(unit: Unit, view: FeatureView) -> Iterator[tuple[str, pa.Table, Ints]]:
     """Features of every due key: by hour the rows, in the table's declared columns and sorted by
     key hash, and what their digest is made of, (rows, values)."""
-    tiles = read_tiles(unit.changed, view.keys, unit.within)
-    if unit.past:
-        due = np.unique(tiles["key_hash"].to_numpy())
-        past = read_tiles(unit.past, (), unit.within, only=due)
-        tiles = pa.concat_tables([tiles, past], promote_options="default")
+    if unit.first == unit.last and not unit.bases:
+        yield from _hour_rows(unit, view)
+        return
+    tiles = read_tiles([*unit.changed, *unit.past], view.keys, unit.within)
     place, as_of, values = window_features(tiles, view, unit.first, unit.last, unit.bases)
     hashes = tiles["key_hash"].to_numpy()[place]
     order = np.lexsort((hashes, as_of))
@@ -83,6 +92,24 @@ def feature_rows(unit: Unit, view: FeatureView) -> Iterator[tuple[str, pa.Table,
         keys = tiles.select(view.keys).take(pa.array(place[chosen]))
         rows = _declared(view, keys, at, hour, values[chosen])
         yield hour, rows, np.concatenate([hashes[chosen, None], values[chosen]], axis=1)
+
+
+def _hour_rows(unit: Unit, view: FeatureView) -> Iterator[tuple[str, pa.Table, Ints]]:
+    """:func:`feature_rows` of one hour, for the keys whose counts it changes."""
+    tiles = read_tiles(unit.changed, view.keys, unit.within)
+    as_of = epoch_hour(unit.last) + 1
+    hashes, first = due_keys(tiles, view, as_of)
+    if not len(hashes):
+        return
+    sums = WindowSums(view, hashes, as_of)
+    rows, place = sums.find(tiles["key_hash"].to_numpy())
+    sums.add(tiles.select(sums.columns).take(pa.array(rows)), place)
+    for past, place in found_tiles(unit.past, unit.within, sums.columns, sums.find):
+        sums.add(past, place)
+    values = sums.values()
+    keys = tiles.select(view.keys).take(pa.array(first))
+    declared = _declared(view, keys, as_of, unit.last, values)
+    yield unit.last, declared, np.concatenate([hashes[:, None], values], axis=1)
 
 
 def _declared(view: FeatureView, keys: pa.Table, at: int, hour: str, values: Ints) -> pa.Table:

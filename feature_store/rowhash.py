@@ -85,13 +85,12 @@ def sum_of_rows(values: npt.NDArray[np.int64]) -> int:
     Independent of how rows are ordered and split: the sums of parts, each half added modulo 2**64,
     are the sum of the whole, see :func:`add_sums`.
     """
-    halves = []
-    for seed in _SEEDS:
-        chain = np.full(len(values), seed, np.uint64)
-        for column in values.T:
-            chain = _mix((chain ^ _mix(column.view(np.uint64) + _STEP)) + _STEP)
-        halves.append(int(chain.sum(dtype=np.uint64)))
-    return halves[0] << 64 | halves[1]
+    chains = [np.full(len(values), seed, np.uint64) for seed in _SEEDS]
+    for column in np.ascontiguousarray(values.T).view(np.uint64):
+        words = _mix(column + _STEP)
+        chains = [_mix((chain ^ words) + _STEP) for chain in chains]
+    high, low = (int(chain.sum(dtype=np.uint64)) for chain in chains)
+    return high << 64 | low
 
 
 def add_sums(one: int, other: int) -> int:

@@ -11,15 +11,14 @@ million keys the chance that any two do is 3 in 10,000.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store import hours as hr
@@ -33,6 +32,7 @@ __all__ = [
     "day_content",
     "day_tile",
     "ended_days",
+    "found_tiles",
     "key_ranges",
     "plan_history",
     "read_tiles",
@@ -114,50 +114,64 @@ def day_content(contents: Mapping[str, str]) -> str:
 
 
 def read_tiles(
-    paths: Iterable[str | Path],
-    keys: Sequence[str] = (),
-    within: KeyRange = HASHES,
-    only: Ints | None = None,
+    paths: Iterable[str | Path], keys: Sequence[str], within: KeyRange = HASHES
 ) -> pa.Table:
-    """Rows of tile files: ``_COUNTED`` and ``keys`` (null in files that are read without them).
+    """Rows of tile files: what is counted, and ``keys``.
 
     Args:
         within: range of key hashes; row groups outside of it are not read.
-        only: key hashes, sorted and distinct; others are left out.
     """
-    pieces = [piece for path in paths for piece in _pieces(str(path), keys, within, only)]
-    if not pieces:
-        return _empty(keys)
+    columns = [*_COUNTED, *keys]
+    pieces = [_empty(keys)]
+    for file, group in _groups(paths, within):
+        rows = file.read_row_group(group, columns=columns).select(columns)
+        if within != HASHES:
+            hashes = rows["key_hash"]
+            inside = pc.and_(pc.greater_equal(hashes, within[0]), pc.less_equal(hashes, within[1]))
+            rows = rows.filter(inside)
+        pieces.append(rows)
     return pa.concat_tables(pieces)
+
+
+def found_tiles(
+    paths: Iterable[str | Path],
+    within: KeyRange,
+    columns: Sequence[str],
+    find: Callable[[Ints], tuple[Ints, Ints]],
+) -> Iterator[tuple[pa.Table, Ints]]:
+    """``columns`` of the rows of tile files that ``find`` finds by their key hashes, row group by
+    row group, with what it says of each: memory is bounded by a row group. Actions are coded.
+
+    Args:
+        within: the range of what is wanted; row groups outside of it are not read.
+        find: of key hashes, which rows are wanted, and a number for each of those.
+    """
+    for file, group in _groups(paths, within, ["action"]):
+        hashes = file.read_row_group(group, columns=["key_hash"])["key_hash"].to_numpy()
+        rows, place = find(hashes)
+        if len(rows):
+            tiles = file.read_row_group(group, columns=list(columns))
+            yield tiles if len(rows) == len(hashes) else tiles.take(pa.array(rows)), place
 
 
 def _empty(keys: Sequence[str]) -> pa.Table:
     kinds = {"action": pa.string(), "tile": _TIME, "last_at": _TIME}
-    names = (*_COUNTED, *keys)
-    texts = set(keys)
-    return pa.table(
-        {
-            name: pa.array([], pa.string() if name in texts else kinds.get(name, pa.int64()))
-            for name in names
-        }
-    )
+    columns = {name: pa.array([], kinds.get(name, pa.int64())) for name in _COUNTED}
+    return pa.table(columns | {key: pa.array([], pa.string()) for key in keys})
 
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
-def _pieces(
-    path: str, keys: Sequence[str], within: KeyRange, only: Ints | None
-) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(path)
-    columns = [*_COUNTED, *keys]
-    for group in range(file.num_row_groups):
-        if not _overlaps(file, group, within):
-            continue
-        rows = file.read_row_group(group, columns=columns)
-        hashes = rows["key_hash"].to_numpy()
-        chosen = _chosen(hashes, within, only)
-        yield rows if chosen is None else rows.take(pa.array(chosen))
+def _groups(
+    paths: Iterable[str | Path], within: KeyRange, coded: Sequence[str] = ()
+) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """Row groups with keys in the range ``within``; columns ``coded`` are dictionaries."""
+    for path in paths:
+        file = pq.ParquetFile(path, read_dictionary=coded)
+        for group in range(file.num_row_groups):
+            if _overlaps(file, group, within):
+                yield file, group
 
 
 def _overlaps(file: pq.ParquetFile, group: int, within: KeyRange) -> bool:
@@ -166,19 +180,6 @@ def _overlaps(file: pq.ParquetFile, group: int, within: KeyRange) -> bool:
     if known is None or not known.has_min_max:
         return True
     return bool(known.max >= within[0] and known.min <= within[1])
-
-
-def _chosen(hashes: Ints, within: KeyRange, only: Ints | None) -> Ints | None:
-    """Places of the rows that are asked for; None for all."""
-    chosen: npt.NDArray[np.bool_] | None = None
-    if within != HASHES:
-        chosen = (hashes >= within[0]) & (hashes <= within[1])
-    if only is not None:
-        place = np.searchsorted(only, hashes)
-        place[place == len(only)] = 0
-        found = only[place] == hashes if len(only) else np.zeros(len(hashes), bool)
-        chosen = found if chosen is None else chosen & found
-    return None if chosen is None else np.flatnonzero(chosen)
 
 
 def day_tile(tiles: pa.Table, keys: Sequence[str], start: str) -> pa.Table:

@@ -29,6 +29,8 @@ __all__ = [
     "TILES_PER_HOUR",
     "TILE_MICROS",
     "Ints",
+    "WindowSums",
+    "due_keys",
     "epoch_hour",
     "hour_names",
     "hour_numbers",
@@ -116,7 +118,9 @@ _NOTHING: Final = np.zeros(0, np.int64)
 
 
 def _rows_by_action(tiles: pa.Table) -> list[tuple[str, Ints]]:
-    encoded = pc.dictionary_encode(tiles["action"].combine_chunks())
+    actions = tiles["action"].combine_chunks()
+    coded = pa.types.is_dictionary(actions.type)
+    encoded = actions if coded else pc.dictionary_encode(actions)
     indices = encoded.indices.to_numpy()
     return [
         (action, np.flatnonzero(indices == place))
@@ -209,6 +213,79 @@ def _change_points(
     span = last - first + 2
     points = np.unique(code * span + (as_of - first))
     return points // span, points % span + first
+
+
+def due_keys(tiles: pa.Table, view: FeatureView, as_of: int) -> tuple[Ints, Ints]:
+    """The keys whose counts change at ``as_of`` (epoch hour): hashes in order, and a row of each.
+
+    Args:
+        tiles: at least the tiles that enter or leave a window of the view at ``as_of``.
+    """
+    number = pc.cast(tiles["tile"], pa.int64()).to_numpy() // TILE_MICROS
+    changes = np.zeros(len(number), bool)
+    for after in (0, *window_tiles(view)):
+        changes |= (number + after) // TILES_PER_HOUR + 1 == as_of
+    rows = np.flatnonzero(changes)
+    hashes, first = np.unique(tiles["key_hash"].to_numpy()[rows], return_index=True)
+    return hashes, rows[first]
+
+
+class WindowSums:
+    """Windowed sums of some keys at one instant, fed tile by tile: memory follows the keys alone.
+
+    What a tile adds to, by its age, is the shortest window that holds it; the longer ones hold it
+    as well.
+
+    Args:
+        keys: key hashes, sorted and distinct, (K,).
+        as_of: epoch hour at whose start the windows end.
+    """
+
+    def __init__(self, view: FeatureView, keys: Ints, as_of: int) -> None:
+        self.columns = ["tile", "action", "n"]
+        measures = view.measures()
+        self.columns += ["total"] if any(m.endswith("_total") for m in measures) else []
+        self.columns += ["last_at"] if view.recency else []
+        self._view, self._keys, self._as_of = view, keys, as_of
+        self._windows = np.sort(np.array(window_tiles(view)))
+        self._place = {measure: place for place, measure in enumerate(measures)}
+        self._sums = np.zeros((len(self._windows), len(keys), len(measures)), np.int64)
+        self._latest = np.zeros((len(keys), len(view.recency)), np.int64)
+
+    def find(self, hashes: Ints) -> tuple[Ints, Ints]:
+        """Which of ``hashes`` are keys, and which ones: rows and places, both (hits,)."""
+        if not len(self._keys):
+            return _NOTHING, _NOTHING
+        place = np.searchsorted(self._keys, hashes)
+        place[place == len(self._keys)] = 0
+        rows = np.flatnonzero(self._keys[place] == hashes)
+        return rows, place[rows]
+
+    def add(self, tiles: pa.Table, key: Ints) -> None:
+        """Add ``tiles``, with the columns ``columns``, of the keys at the places ``key``."""
+        now = self._as_of * TILES_PER_HOUR
+        age = now - pc.cast(tiles["tile"], pa.int64()).to_numpy() // TILE_MICROS
+        window = np.searchsorted(self._windows, age)
+        inside = window < len(self._windows)
+        for action, rows in _rows_by_action(tiles):
+            counted = rows[inside[rows]]
+            for measure, column in ((action, "n"), (f"{action}_total", "total")):
+                place = self._place.get(measure)
+                if place is not None:
+                    at = (window[counted], key[counted], place)
+                    np.add.at(self._sums, at, tiles[column].to_numpy()[counted])
+            if action in self._view.recency:
+                last = pc.cast(tiles["last_at"], pa.int64()).to_numpy()[rows]
+                recent = self._latest[:, self._view.recency.index(action)]
+                np.maximum.at(recent, key[rows], last)
+
+    def values(self) -> Ints:
+        """As :func:`window_features` gives them, (K, counts + recency)."""
+        summed = np.cumsum(self._sums, axis=0)
+        place = np.searchsorted(self._windows, window_tiles(self._view))
+        oldest = (self._as_of - self._view.span_hours) * HOUR_MICROS
+        latest = np.where(self._latest >= oldest, self._latest, 0)
+        return np.concatenate([*summed[place], latest], axis=1)
 
 
 def sample_matrix(

@@ -42,7 +42,9 @@ JOB = "extract_features"
 _LONGEST_DAY: Final = 25  # when clocks are set back
 _UNIT_ROWS: Final = 4_000_000
 _EVERY_KEY: Final = 8
-"""How much smaller a task must be that holds every key, and not only those of an hour."""
+"""How much smaller a task must be that makes features of a range, of every key in it."""
+_HOUR_UNIT_ROWS: Final = 64_000_000
+"""An hour's tasks keep sums only, and each reads row groups that others read as well."""
 
 
 def count(spark: SparkSession, store: Store, hours: Sequence[str], start: str) -> list[Staged]:
@@ -132,7 +134,16 @@ def _day_units(tiles: _Tiles, number: int, start: str, time_zone: str) -> list[U
     days = ended_days(hr.hour_range(first, hours[-1]), time_zone)
     folder = tiles.store.staging(tiles.view.day_counts_table)
     return [
-        Unit(number, within[0], last, folder, tiles.files(within), within=keys, day=True)
+        Unit(
+            number,
+            within[0],
+            last,
+            folder,
+            tiles.files(within),
+            within=keys,
+            day=True,
+            rows=tiles.rows(within),
+        )
         for last, within in days.items()
         if last in tiles.staged.rows
         for keys in key_ranges(-(-tiles.rows(within) // _UNIT_ROWS) or 1)
@@ -153,10 +164,10 @@ def _feature_units(tiles: _Tiles, number: int, start: str, time_zone: str) -> li
         changed, older = [*older, *changed], []
     inside = [hour for day in past.days for hour in valid[day]]
     rows = tiles.rows([*past.changing, *inside, *past.hours, *hours])
-    limit = _UNIT_ROWS if older else _UNIT_ROWS // _EVERY_KEY
+    limit = _HOUR_UNIT_ROWS if older else _UNIT_ROWS // _EVERY_KEY
     folder = tiles.store.staging(view.features_table)
     return [
-        Unit(number, hours[0], hours[-1], folder, changed, older, bases, keys)
+        Unit(number, hours[0], hours[-1], folder, changed, older, bases, keys, rows=rows)
         for keys in key_ranges(-(-rows // limit) or 1)
     ]
 
@@ -208,7 +219,7 @@ def _extract(
     days, units = _plan_days(tiles, start, time_zone)
     for number, of in enumerate(tiles):
         units += _feature_units(of, number, start, time_zone)
-    done = run_tasks(spark, units, work)
+    done = run_tasks(spark, sorted(units, key=lambda unit: -unit.rows), work)
     tables = [view.features_table for view in VIEWS]
     features = staged_parts(
         [part for part in done if part.table in tables], tables, counted[0].hours

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +22,7 @@ from feature_store.tiles import (
     HASHES,
     day_content,
     ended_days,
+    found_tiles,
     key_ranges,
     plan_history,
     read_tiles,
@@ -142,12 +144,21 @@ def test_only_what_is_asked_for_is_read(files: Files) -> None:
     everything = read_tiles(paths, VIEW.keys)
     hashes = np.unique(everything["key_hash"].to_numpy())
     low, high = int(hashes[10]), int(hashes[20])
-    some = read_tiles(paths, (), (low, high), only=hashes[[0, 12, 15, 30]])
-    assert some.column_names == list(COUNTED)
-    assert set(some["key_hash"].to_pylist()) == set(hashes[[12, 15]].tolist())
-    none = read_tiles(paths, VIEW.keys, only=np.zeros(0, np.int64))
-    assert none.num_rows == 0
-    assert read_tiles([], VIEW.keys).schema == none.schema == everything.schema
+    some = read_tiles(paths, VIEW.keys, (low, high))
+    assert set(some["key_hash"].to_pylist()) == set(hashes[10:21].tolist())
+    wanted = hashes[[12, 15]]
+
+    def find(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(np.isin(found, wanted))
+        return rows, np.searchsorted(wanted, found[rows])
+
+    seen = 0
+    for rows, place in found_tiles(paths, (low, high), ["n", "key_hash"], find):
+        assert rows["key_hash"].to_pylist() == wanted[place].tolist()
+        seen += rows.num_rows
+    own = everything.filter(pc.is_in(everything["key_hash"], pa.array(wanted)))
+    assert seen == own.num_rows > 3
+    assert read_tiles([], VIEW.keys).schema == some.schema == everything.schema
 
 
 def test_key_ranges_cover_every_hash_once() -> None:

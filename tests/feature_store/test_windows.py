@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from feature_store import hours as hr
 from feature_store.views import VIEWS, FeatureView, Trend
-from feature_store.windows import HOUR_MICROS, epoch_hour, sample_matrix, window_features
+from feature_store.windows import (
+    HOUR_MICROS,
+    WindowSums,
+    due_keys,
+    epoch_hour,
+    sample_matrix,
+    window_features,
+)
 
 START = "2026-11-01T00"
 VIEW = FeatureView(
@@ -131,6 +138,28 @@ def test_hour_by_hour_equals_one_range(rows: list[tuple], first: int) -> None:
         known = [r for r in rows if int(r[2]) <= hour]
         apart |= extracted(known, hour, hour, [b for b in bases if b == hour])
     assert together == apart
+
+
+def summed(rows: list[tuple], hour: int, pieces: int) -> dict:
+    """The features of one hour, from tiles that come in pieces."""
+    as_of = epoch_hour(START) + hour + 1
+    tiles = as_tiles([r for r in rows if int(r[2]) <= hour])
+    hashes, first = due_keys(tiles, VIEW, as_of)
+    sums = WindowSums(VIEW, hashes, as_of)
+    for start in range(pieces):
+        piece = tiles.take(pa.array(range(start, tiles.num_rows, pieces), pa.int64()))
+        found, place = sums.find(piece["key_hash"].to_numpy())
+        sums.add(piece.select(sums.columns).take(pa.array(found)), place)
+    keys = tiles.take(pa.array(first))
+    names = zip(keys["user_id"].to_pylist(), keys["category"].to_pylist(), strict=True)
+    values = sums.values().tolist()
+    return {(key, hour + 1): row for key, row in zip(names, values, strict=True)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(tile, max_size=40), st.integers(0, 210), st.integers(1, 4))
+def test_the_sums_of_one_hour_equal_the_range_s(rows: list[tuple], hour: int, pieces: int) -> None:
+    assert summed(rows, hour, pieces) == extracted(rows, hour, hour, [])
 
 
 def test_no_tiles_give_no_rows() -> None:
