@@ -81,7 +81,10 @@ def write_hours(rows: pa.Table, target: Target, folder: str) -> Iterator[Part]:
     if not rows.num_rows:
         return
     by = [(column, "ascending") for column in ("hour", *target.sort)]
-    rows = rows.take(pc.sort_indices(rows, sort_keys=by)).combine_chunks()
+    order = pc.sort_indices(rows, sort_keys=by)
+    if np.any(np.diff(order.to_numpy().astype(np.int64)) != 1):  # wide rows are not copied again
+        rows = rows.take(order)
+    rows = rows.combine_chunks()
     hours = rows["hour"].combine_chunks().dictionary_encode()
     starts = np.flatnonzero(np.diff(hours.indices.to_numpy(), prepend=-1))
     for start, end in zip(starts, [*starts[1:], rows.num_rows], strict=True):

@@ -114,6 +114,8 @@ def samples(task: SampleTask) -> Iterator[Part]:
     """Write every impression with what was known at its group's ``as_of``; a part per hour."""
     events = read_events(task.events, EVENTS.names, ["impression"])
     shown = impressions(with_derived_keys(events, task.entities), task.time_zone)
+    # In their final order before they are wide.
+    shown = shown.sort_by([(name, "ascending") for name in ("hour", *SAMPLE.sort)])
     columns = {name: shown[name] for name in shown.column_names}
     as_of = pc.cast(shown["as_of"], pa.int64())
     for view, paths in zip(VIEWS, task.features, strict=True):

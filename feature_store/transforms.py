@@ -75,8 +75,9 @@ def spread_counts(
 
 
 def spread_impressions(
-    spark: SparkSession, store: Store, hours: Sequence[str], entities: EntityFiles, time_zone: str
-) -> DataFrame:
+    spark: SparkSession, store: Store, hours: Sequence[str], entities: EntityFiles,
+    time_zone: str, partitions: int,
+) -> DataFrame:  # fmt: skip
     """``samples.impressions`` of ``hours``, the impressions of a group met."""
     schema = from_arrow_schema(SHOWN)
 
@@ -89,7 +90,8 @@ def spread_impressions(
     events = read_hours(spark, store, "events", hours, EVENTS.names)
     events = events.where("action = 'impression'")
     group = events.withColumn("_of", F.coalesce("request_id", "user_id"))
-    return meet(group, ("hour", "_of")).drop("_of").mapInArrow(grouped, schema)
+    met = meet(group, ("hour", "_of"), partitions)
+    return met.drop("_of").mapInArrow(grouped, schema)
 
 
 def _requests(shown: DataFrame) -> DataFrame:

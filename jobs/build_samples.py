@@ -180,7 +180,8 @@ def _spread(spark: SparkSession, plan: _Plan) -> list[Staged]:
         [staged] = stage(placed, store, [target], sizes)
         return staged
 
-    shown = spread_impressions(spark, store, hours, plan.entities, plan.source.time_zone).persist()
+    zone = plan.source.time_zone
+    shown = spread_impressions(spark, store, hours, plan.entities, zone, partitions).persist()
     rows = spread_samples(spark, shown, plan.feature_files(hours), plan.attributes)
     sampled = put(rows, Target("samples", ("event_id", "view"), unpack_samples), "event_id")
     windows, earlier = plan.source.windows, plan.earlier(hours)
