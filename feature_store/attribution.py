@@ -51,23 +51,20 @@ def attribute(
         lookback: only impressions that arrived in an outcome's hour or so many hours before count,
             so that an hour finds the same ones alone as in a range.
     """
-    names = pc.coalesce(shown["impression_id"], shown["event_id"]).combine_chunks()
     given = outcomes["impression_id"].is_valid().to_numpy()
-    rest = np.flatnonzero(~given)
+    requested = ~given & outcomes["request_id"].is_valid().to_numpy()
     sides = _Sides.of(outcomes, shown, windows, lookback)
-    requested = outcomes["request_id"].is_valid().to_numpy()
-    by_request = sides.latest(rest[requested[rest]], _REQUEST, None)
     found = np.full(outcomes.num_rows, -1, np.int64)
-    found[rest[requested[rest]]] = by_request
-    open_ = rest[found[rest] < 0]
-    touched = np.zeros(outcomes.num_rows, bool)
-    touched[open_] = True
-    found[open_] = sides.latest(open_, _TOUCH, sides.window)
+    found[requested] = sides.latest(np.flatnonzero(requested), _REQUEST, None)
+    unmatched = ~given & (found < 0)
+    found[unmatched] = sides.latest(np.flatnonzero(unmatched), _TOUCH, sides.window)
     sample = pc.if_else(
-        pa.array(given), outcomes["impression_id"], names.take(pa.array(found, mask=found < 0))
+        pa.array(given),
+        outcomes["impression_id"],
+        sides.names.take(pa.array(found, mask=found < 0)),
     )
     how = pa.array(["impression_id", "request", "last_touch"]).take(
-        pa.array(np.where(given, 0, np.where(touched, 2, 1)))
+        pa.array(np.where(given, 0, np.where(unmatched, 2, 1)))
     )
     filled = outcomes.append_column("sample_id", sample).append_column("attribution", how)
     schema = optional(OUTCOMES)
@@ -84,6 +81,7 @@ class _Sides(NamedTuple):
     window: Ints  # (n,) microseconds from an impression to the outcome
     shown_hour: Ints  # (m,)
     shown_at: Ints  # (m,)
+    names: pa.Array  # (m,) sample_id
     rank: Ints  # (m,) of the sample_id, to break ties
     lookback: int
 
@@ -93,7 +91,7 @@ class _Sides(NamedTuple):
     ) -> _Sides:
         seconds = pa.array(list(windows.values()), pa.int64())
         place = pc.index_in(outcomes["action"], value_set=pa.array(list(windows), pa.string()))
-        names = pc.coalesce(shown["impression_id"], shown["event_id"])
+        names = pc.coalesce(shown["impression_id"], shown["event_id"]).combine_chunks()
         return cls(
             outcomes, shown,
             hour_numbers(outcomes["hour"]),
@@ -101,6 +99,7 @@ class _Sides(NamedTuple):
             pc.fill_null(seconds.take(place.combine_chunks()), 0).to_numpy() * _SECOND,
             hour_numbers(shown["hour"]),
             pc.cast(shown["event_time"], pa.int64()).to_numpy(),
+            names,
             pc.rank(names, tiebreaker="dense").to_numpy().astype(np.int64),
             lookback,
         )  # fmt: skip

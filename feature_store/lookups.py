@@ -16,27 +16,24 @@ import pyarrow.dataset as ds
 
 from feature_store import hours as hr
 from feature_store.derived import with_derived_keys
-from feature_store.point_in_time import attribute_columns, behaviour_rows
+from feature_store.point_in_time import attribute_columns, behaviour_rows, never
 from feature_store.tables import Store, StoreError
 from feature_store.views import AttributeView, DerivedKey, FeatureView
-from feature_store.windows import HOUR_MICROS, Ints, sample_matrix
+from feature_store.windows import HOUR_MICROS, Ints
 
 __all__ = ["attributes", "behaviour", "derived_key"]
 
 _DAY_HOURS: Final = 25
 """A business day at its longest. The hour that ends one writes every living key, so that many hours
 before any instant hold the newest row of every key, whatever the time zone."""
-_CHUNK_ROWS: Final = 1 << 17
 
 Floats = npt.NDArray[np.float32]
 
 
 def behaviour(store: Store, view: FeatureView, asked: pa.Table, places: Sequence[int]) -> Floats:
     """Sample columns ``places`` of ``view``, (columns, rows): one contiguous run per column."""
-    width = len(view.count_columns()) + len(view.recency)
     result = np.empty((len(places), asked.num_rows), np.float32)
-    never = sample_matrix(view, np.zeros((1, width), np.int64), np.zeros(1, np.int64))[0, places]
-    result[:] = never[:, None]
+    result[:] = never(view)[places, None]
     valid = np.ones(asked.num_rows, bool)
     for key in view.keys:
         valid &= asked[key].is_valid().to_numpy()
@@ -120,6 +117,8 @@ def derived_key(
     files = {}
     for table, _, _ in key.lookups:
         start = store.ledger.first_hour(table)
-        known = hr.hour_range(start, names[-1].as_py()) if start is not None and len(names) else []
+        known: list[str] = []
+        if start is not None and len(names):
+            known = store.readable_hours(table, start, names[-1].as_py())
         files[table] = store.files(table, known)
     return with_derived_keys(requests, files, [key])[key.name].combine_chunks()

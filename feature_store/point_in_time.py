@@ -31,6 +31,7 @@ __all__ = [
     "base_hours",
     "behaviour_rows",
     "feature_hours",
+    "never",
     "stacked_attributes",
 ]
 
@@ -68,6 +69,14 @@ class _Known(NamedTuple):
     paths: Sequence[str]
     file: Ints  # (rows,) place in paths
     row: Ints  # (rows,) place in the file
+
+
+def never(view: FeatureView) -> Floats:
+    """The view's sample columns of a key that never occurred, (columns,)."""
+    width = len(view.count_columns()) + len(view.recency)
+    zeros = np.zeros((1, width), np.int64)
+    default: Floats = sample_matrix(view, zeros, np.zeros(1, np.int64))[0]
+    return default
 
 
 def behaviour_rows(

@@ -21,11 +21,11 @@ from feature_store.attribution import attribute
 from feature_store.derived import EntityFiles, with_derived_keys
 from feature_store.keyed_files import rows_of_keys
 from feature_store.parts import Part, Target, write_hours
-from feature_store.point_in_time import attribute_columns, behaviour_rows
+from feature_store.point_in_time import attribute_columns, behaviour_rows, never
 from feature_store.schemas import BEHAVIOUR, EVENTS, SAMPLES, optional
 from feature_store.sequence_views import BEHAVIOUR_ACTIONS
 from feature_store.views import ATTRIBUTES, DERIVED_KEYS, VIEWS, FeatureView
-from feature_store.windows import HOUR_MICROS, hour_names, sample_matrix, timestamps
+from feature_store.windows import HOUR_MICROS, hour_names, timestamps
 
 __all__ = [
     "ACTED",
@@ -37,7 +37,6 @@ __all__ = [
     "actions",
     "behaviour",
     "impressions",
-    "never",
     "samples",
 ]
 
@@ -157,14 +156,6 @@ def impressions(events: pa.Table, time_zone: str) -> pa.Table:
     }
     own = {name: shown[name] for name in shown.column_names}
     return pa.table({name: {**own, **added}[name] for name in SHOWN.names}).cast(SHOWN)
-
-
-def never(view: FeatureView) -> np.ndarray:
-    """The view's sample columns of a key that never occurred, (columns,)."""
-    width = len(view.count_columns()) + len(view.recency)
-    zeros = np.zeros((1, width), np.int64)
-    default: np.ndarray = sample_matrix(view, zeros, np.zeros(1, np.int64))[0]
-    return default
 
 
 def _behaviour_columns(

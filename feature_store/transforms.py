@@ -26,8 +26,15 @@ from feature_store.counting import (
 )
 from feature_store.derived import EntityFiles, with_derived_keys
 from feature_store.packing import as_bytes, from_bytes
-from feature_store.point_in_time import KNOWN_ATTRIBUTES, TEXTS, VALUES, alive, stacked_attributes
-from feature_store.samples import SHOWN, impressions, never
+from feature_store.point_in_time import (
+    KNOWN_ATTRIBUTES,
+    TEXTS,
+    VALUES,
+    alive,
+    never,
+    stacked_attributes,
+)
+from feature_store.samples import SHOWN, impressions
 from feature_store.schemas import BEHAVIOUR, EVENTS, OUTCOMES, SAMPLES, optional
 from feature_store.sequence_views import BEHAVIOUR_ACTIONS
 from feature_store.spark_io import meet, read_files, read_hours
