@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,8 +43,7 @@ def replace_files(
 ) -> None:
     """Drop what matches ``where``, which is whole files, and add ``paths``, in one transaction."""
     present = where is not None and any(table.scan(row_filter=where).plan_files())
-    with FewCopies(table) as transaction, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with FewCopies(table) as transaction:
         if present and where is not None:
             transaction.delete(where, snapshot_properties=dict(properties))
         if paths:

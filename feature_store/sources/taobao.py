@@ -36,7 +36,6 @@ of distinct items.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,30 +53,21 @@ from feature_store.sources.arrow import hour_of_micros, micros_of, sliced, with_
 from feature_store.sources.base import DEFAULT_WINDOWS, SourceError
 from feature_store.sources.delimited import Delimited, find_files
 from feature_store.sources.taobao_negatives import draw_negatives
+from feature_store.sources.taobao_rows import (
+    BEGIN,
+    BEHAVIORS,
+    COLUMNS,
+    END,
+    MAY_BE_EMPTY,
+    UnknownBehaviors,
+    distinct_views,
+    nothing_inside,
+    seconds_of,
+    whole,
+)
 
 __all__ = ["CHUNK_ROWS", "TaobaoSource"]
 
-COLUMNS: Final[Mapping[str, pa.DataType]] = {
-    "user_id": pa.int64(),
-    "item_id": pa.int64(),
-    "category_id": pa.int64(),
-    "behavior_type": pa.string(),
-    "timestamp": pa.int64(),
-}
-# A key that is empty in a few rows is the ingest's to quarantine; what happened may not be empty.
-_MAY_BE_EMPTY: Final = ("user_id", "item_id", "category_id", "timestamp")
-
-BEHAVIORS: Final[Mapping[str, str]] = {
-    "pv": "click",
-    "cart": "cart",
-    "fav": "favor",
-    "buy": "order",
-}
-
-BEGIN: Final = 1_511_539_200  # 2017-11-25T00:00+08:00
-"""The first second of the published range."""
-END: Final = BEGIN + 9 * 86_400
-"""The first second after the published range."""
 _HOUR: Final = 3600
 _HOURS: Final = (END - BEGIN) // _HOUR
 _EARLY_ARRIVAL: Final = 2  # hours after the log's begin at which earlier rows arrive
@@ -178,29 +168,24 @@ class TaobaoSource:
         else:
             found = find_files(self.path, "*.csv", "Taobao's UserBehavior.csv")
         names = list(COLUMNS)
-        return [Delimited(path, COLUMNS, may_be_empty=_MAY_BE_EMPTY, names=names) for path in found]
+        return [Delimited(path, COLUMNS, may_be_empty=MAY_BE_EMPTY, names=names) for path in found]
 
     def _scan(self) -> _Scan:
         if self._known_scan is None:
             rows = np.zeros(_HOURS, np.int64)
             outside = np.zeros(3, np.int64)  # earlier, later, without a time
             for file in self._files():
-                unknown = _Unknown(file.path)
+                unknown = UnknownBehaviors(file.path)
                 for batch in file.batches():
                     unknown.see(batch["behavior_type"])
-                    seconds = _seconds(batch)
+                    seconds = seconds_of(batch)
                     numbers = (seconds[(seconds >= BEGIN) & (seconds < END)] - BEGIN) // _HOUR
                     rows += np.bincount(numbers, minlength=_HOURS)
                     empty = batch["timestamp"].null_count
                     outside += (int((seconds < BEGIN).sum()) - empty, (seconds >= END).sum(), empty)
                 unknown.refuse()
             if not rows.any():
-                raise SourceError(
-                    f"{self.path}: column 'timestamp' of its {outside.sum()} rows never lies in "
-                    f"the published nine days ({outside[0]} rows are earlier than {BEGIN}, "
-                    f"{outside[1]} not earlier than {END}, {outside[2]} empty); it counts seconds "
-                    "since 1970 from 2017-11-25 to 2017-12-03 in UTC+8; use the published file"
-                )
+                raise nothing_inside(self.path, outside)
             first, last = (int(end) for end in np.flatnonzero(rows)[[0, -1]])
             rows[first] += outside[2]
             rows[min(first + _EARLY_ARRIVAL, last)] += outside[0]
@@ -211,7 +196,7 @@ class TaobaoSource:
     def _arrivals(self, batch: pa.RecordBatch) -> tuple[Ints, pa.Array]:
         """The hour, numbered from ``BEGIN``, and the instant at which each row arrives."""
         scan = self._scan()
-        seconds = _seconds(batch)
+        seconds = seconds_of(batch)
         early = BEGIN + min(scan.first + _EARLY_ARRIVAL, scan.last) * _HOUR
         arrival = np.select(
             [batch["timestamp"].is_null().to_numpy(zero_copy_only=False), seconds < BEGIN],
@@ -241,8 +226,8 @@ class TaobaoSource:
         batch = rows.combine_chunks().to_batches()[0]
         for part in sliced(batch, _SLICE_ROWS):
             yield from _logged(part)
-        shown = _distinct_views(batch)
-        acted = _whole(batch).select(["user_id", "item_id"])
+        shown = distinct_views(batch)
+        acted = whole(batch).select(["user_id", "item_id"])
         users, items = (shown[name].to_numpy() for name in ("user_id", "item_id"))
         drawn = draw_negatives(
             users,
@@ -272,43 +257,12 @@ class TaobaoSource:
         return items, pa.array(categories, mask=categories < 0)
 
 
-class _Unknown:
-    """Counts the behaviours of a file that do not exist."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = 0
-        self.found: Counter[str] = Counter()
-
-    def see(self, behaviors: pa.Array) -> None:
-        self.rows += len(behaviors)
-        wrong = behaviors.filter(pc.invert(pc.is_in(behaviors, pa.array(list(BEHAVIORS)))))
-        if len(wrong):
-            entries = pc.value_counts(wrong).to_pylist()
-            self.found.update({entry["values"]: entry["counts"] for entry in entries})
-
-    def refuse(self) -> None:
-        if self.found:
-            first = ", ".join(map(repr, list(self.found)[:3]))
-            raise SourceError(
-                f"{self.path}: column 'behavior_type' holds an unknown behaviour in "
-                f"{self.found.total()} of {self.rows} rows; first values {first}; the known ones "
-                f"are {', '.join(BEHAVIORS)}; correct or remove these rows"
-            )
-
-
 def _name(number: int) -> str:
     return hour_of_micros((BEGIN + number * _HOUR) * 1_000_000)
 
 
 def _number(hour: str) -> int:
     return hours.difference(hour, _name(0))
-
-
-def _seconds(batch: pa.RecordBatch) -> Ints:
-    """The timestamps, and a time before the range where there is none."""
-    seconds: Ints = pc.fill_null(batch["timestamp"], -1).to_numpy()
-    return seconds
 
 
 def _chunks(rows: Ints, first: int, last: int) -> list[tuple[int, int]]:
@@ -334,30 +288,6 @@ def _firsts(parts: Sequence[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
     order = np.lexsort((values < 0, keys))  # stable: then in file order
     unique, where = np.unique(keys[order], return_index=True)
     return unique, values[order][where]
-
-
-def _whole(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of the nine days whose keys are all there."""
-    keys = ("user_id", "item_id", "timestamp")
-    seconds = _seconds(rows)
-    whole = pa.array((seconds >= BEGIN) & (seconds < END))
-    for key in keys:
-        whole = pc.and_(whole, rows[key].is_valid())
-    return rows.filter(whole)
-
-
-def _distinct_views(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The `pv` rows of the nine days with all keys, each once, by time, user, item, category: an
-    order that does not depend on the file's."""
-    rows = _whole(rows)
-    rows = rows.filter(pc.equal(rows["behavior_type"], list(BEHAVIORS).index("pv")))
-    category = pc.fill_null(rows["category_id"], -1).to_numpy()
-    keys = [rows[name].to_numpy() for name in ("item_id", "user_id", "timestamp")]
-    order = np.lexsort((category, *keys))
-    table = np.stack([category, *keys])[:, order]
-    new = np.ones(len(order), bool)
-    new[1:] = (table[:, 1:] != table[:, :-1]).any(axis=0)
-    return rows.take(pa.array(order[new]))
 
 
 def _logged(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

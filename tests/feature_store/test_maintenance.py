@@ -1,24 +1,21 @@
-"""Snapshots, tags, files nobody names, and the quarantine: what goes, and above all what stays."""
+"""Snapshots, tags and files nobody names: what goes, and above all what stays."""
 
 from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from pyiceberg.table import Table
 
 from feature_store import hours as hr
 from feature_store import unreferenced
 from feature_store.compaction import compact, crowds
-from feature_store.maintenance import Aged, Expired, MaintenanceRules, age_quarantine, expire
-from feature_store.schemas import QUARANTINE
-from feature_store.tables import HourWriter, Staged, Store, StoreError
+from feature_store.maintenance import Expired, MaintenanceRules, expire
+from feature_store.tables import Store, StoreError
 from feature_store.unreferenced import Swept, referenced, sweep
 from tests.feature_store.gate_hours import (
     HOURS,
@@ -34,14 +31,6 @@ from tests.feature_store.gate_hours import (
 )
 
 FIRST, SECOND = HOURS[:2]
-AGES_AGO = NOW - dt.timedelta(days=100)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(str(tmp_path / "warehouse"), f"sqlite:///{tmp_path}/catalog.db")
-    yield opened
-    opened.close()
 
 
 def nobodys(label: str) -> bool:  # noqa: ARG001
@@ -369,44 +358,6 @@ def test_a_concurrent_committer_loses_nothing(store: Store) -> None:
         assert sorted(values(store, hour)) == [3, 4, 5]
     maintained(store)
     assert sorted(values(store, *hours)) == sorted([3.0, 4.0, 5.0] * len(hours))
-
-
-# -- the quarantine -------------------------------------------------------------------------------
-
-
-def quarantined(store: Store, *hours: str) -> Staged:
-    made = Staged("quarantine")
-    for hour in hours:
-        row = {"event_id": "e", "reason": "late", "row_json": "{}", "hour": hour}
-        writer = HourWriter(store, "quarantine", hour)
-        writer.write(pa.Table.from_pylist([row], schema=QUARANTINE))
-        writer.close(made)
-    return made
-
-
-def test_the_quarantine_ages_by_whole_hours_that_stay_complete(store: Store) -> None:
-    hours = [*HOURS[:2], hr.add(FIRST, 30 * 24 - 1), hr.add(FIRST, 30 * 24)]
-    for hour in hours:
-        claim(store, hour)
-    writer = claim(store, hours[0])
-    store.commit(quarantined(store, *hours), writer)
-    known = store.ledger.completions("quarantine", "0", "9")
-    keep_from = MaintenanceRules().quarantined_from(hr.add(SECOND, 30 * 24))
-    assert keep_from == SECOND
-    dry = age_quarantine(store, keep_from, dry=True)
-    assert (dry.hours, dry.files) == (1, 1)
-    assert age_quarantine(store, keep_from) == dry
-    assert sorted(store.read("quarantine", hours)["hour"].to_pylist()) == hours[1:]
-    assert store.ledger.completions("quarantine", "0", "9") == known
-    assert age_quarantine(store, keep_from) == Aged()
-    snapshot = store.snapshot_id("quarantine")
-    assert store.commit(quarantined(store, hours[0]), writer) == snapshot, "not brought back"
-    assert store.read("quarantine", [hours[0]]).num_rows == 0
-
-
-def test_a_store_without_quarantine_is_fine(store: Store) -> None:
-    assert age_quarantine(store, FIRST) == Aged()
-    assert store.existing() == []
 
 
 # -- rules ----------------------------------------------------------------------------------------
