@@ -1,14 +1,11 @@
 """Rankers, the metrics that judge them, and the registry that keeps them.
 
-``MODELS`` is the zoo: a new model is one file and one line here.
+``MODELS`` is the zoo: a new model is one file and one line in ``zoo.py``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from models.base import (
-    CONFIG_FILE,
     ConfigError,
     FeatureSpec,
     FitReport,
@@ -19,9 +16,9 @@ from models.base import (
     TooFewPositives,
     TrainingRefused,
     encode_sparse,
-    read_json,
 )
 from models.gbdt import GBDTConfig, GBDTRanker
+from models.zoo import MODELS, load_ranker
 
 __all__ = [
     "MODELS",
@@ -39,19 +36,3 @@ __all__ = [
     "encode_sparse",
     "load_ranker",
 ]
-
-MODELS: dict[str, type[Ranker]] = {"gbdt": GBDTRanker}
-
-
-def load_ranker(folder: Path) -> Ranker:
-    """The ranker saved in ``folder``, whichever family it is of.
-
-    Raises:
-        ModelError: when the folder holds no model, or one of a family that is not in ``MODELS``.
-    """
-    family = str(read_json(folder / CONFIG_FILE).get("family"))
-    if family not in MODELS:
-        raise ModelError(
-            f"{folder} holds a model of family {family!r}; known are {', '.join(sorted(MODELS))}"
-        )
-    return MODELS[family].load(folder)

@@ -58,7 +58,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit did, by task. Losses are on the early-stopping rows unless the curve says else."""
+    """What a fit did, by task. Losses are on the early-stopping rows unless the curve says else;
+    ``numbers`` are what a family says besides, ``speeds`` samples a second by epoch."""
 
     rounds: Mapping[str, int]
     curves: Mapping[str, Mapping[str, tuple[float, ...]]]
@@ -68,10 +69,13 @@ class FitReport:
     immature: Mapping[str, int]
     seconds: float
     seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    speeds: tuple[float, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for a tracker: ``fit_<what>_<task>``; what is not finite is left out."""
         flat: dict[str, float] = {"fit_seconds": self.seconds}
+        flat |= {f"fit_{name}": value for name, value in self.numbers.items()}
         for task, rounds in self.rounds.items():
             flat[f"fit_rounds_{task}"] = float(rounds)
             flat[f"fit_rows_{task}"] = float(self.rows[task])
@@ -82,6 +86,15 @@ class FitReport:
                 flat[f"fit_valid_loss_{task}"] = valid[max(rounds - 1, 0)]
         return {key: value for key, value in flat.items() if math.isfinite(value)}
 
+    def history(self) -> dict[str, tuple[float, ...]]:
+        """Numbers by round or epoch: ``loss_<rows>_<task>`` and ``samples_per_second``."""
+        found = {
+            f"loss_{rows}_{task}": values
+            for task, curves in self.curves.items()
+            for rows, values in curves.items()
+        }
+        return {**found, "samples_per_second": self.speeds} if self.speeds else found
+
 
 def silent(message: str) -> None:
     """A progress function that prints nothing."""
@@ -91,11 +104,12 @@ def silent(message: str) -> None:
 class Ranker(abc.ABC):
     """One model of the zoo.
 
-    A subclass sets ``family`` (its key in ``MODELS``) and keeps ``config`` (a frozen dataclass)
-    and ``spec``.
+    A subclass sets ``family`` (its key in ``MODELS``) and ``packages`` (what loading it needs
+    besides MLflow, NumPy and Arrow), and keeps ``config`` (a frozen dataclass) and ``spec``.
     """
 
     family: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
     spec: FeatureSpec
 
     @property
@@ -107,6 +121,11 @@ class Ranker(abc.ABC):
     @abc.abstractmethod
     def tree_version(self) -> str:
         """A hash that changes with every refit of the trees; empty for a model without trees."""
+
+    @property
+    def optimizer_state(self) -> Mapping[str, Any] | None:
+        """The optimizer's accumulators by name; None for a model that is not trained further."""
+        return None
 
     @abc.abstractmethod
     def config_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
@@ -14,31 +15,73 @@ import pyarrow.compute as pc
 
 from models.errors import SpecError
 
-__all__ = ["FeatureSpec", "PretrainedColumn", "SequenceColumn", "SparseColumn", "encode_sparse"]
+__all__ = [
+    "Column",
+    "FeatureSpec",
+    "PretrainedColumn",
+    "SequenceColumn",
+    "SparseColumn",
+    "encode_sparse",
+]
 
 _SPEC_VERSION: Final = 1
+_SPARSE_KINDS: Final = ("hash", "vocabulary", "integer")
+_SEQUENCE_KINDS: Final = ("hash", "vocabulary", "log")
 _HASH: Final = "blake2b-64-le % (buckets - 1) + 1; null is 0"
 
 
 @dataclass(frozen=True)
 class SparseColumn:
-    """A column of identifiers, hashed into codes 0 (null) and 1 .. ``buckets`` - 1."""
+    """A column of codes 0 .. ``buckets`` - 1; 0 is null.
+
+    Attributes:
+        kind: how a value becomes a code. ``hash``: a text, hashed into 1 .. buckets - 1.
+            ``vocabulary``: a text, numbered from 2 in the order in which training met it; 1 is
+            every text that it did not meet, or met once the numbers were used up. ``integer``: a
+            whole number from 1 on, larger ones as buckets - 1.
+        table: the embedding table that it reads, shared by columns that name the same; its own
+            name by default.
+    """
 
     name: str
     buckets: int
+    kind: str = "hash"
+    table: str = ""
 
     def __post_init__(self) -> None:
-        if self.buckets < 2:
-            raise SpecError(f"column {self.name!r} has {self.buckets} buckets; it needs at least 2")
+        _check_column(self.name, self.buckets, self.kind, _SPARSE_KINDS)
+
+    @property
+    def embedding(self) -> str:
+        """The embedding table that it reads."""
+        return self.table or self.name
 
 
 @dataclass(frozen=True)
 class SequenceColumn:
-    """A list of identifiers, hashed as a SparseColumn's, the last ``length`` of them kept."""
+    """A list of codes, of which the last ``length`` are kept; 0 pads it in front.
+
+    Attributes:
+        kind: ``hash`` and ``vocabulary`` as of a SparseColumn; ``log``: a number x of 0 or more,
+            such as seconds, as 1 + floor(log2(1 + x)), at most buckets - 1.
+        table: as of a SparseColumn.
+    """
 
     name: str
     buckets: int
     length: int
+    kind: str = "hash"
+    table: str = ""
+
+    def __post_init__(self) -> None:
+        _check_column(self.name, self.buckets, self.kind, _SEQUENCE_KINDS)
+        if self.length < 1:
+            raise SpecError(f"sequence {self.name!r} has length {self.length}; keep at least 1")
+
+    @property
+    def embedding(self) -> str:
+        """The embedding table that it reads."""
+        return self.table or self.name
 
 
 @dataclass(frozen=True)
@@ -54,7 +97,8 @@ class FeatureSpec:
     """What a model reads, in the order in which it reads it. Plain JSON; travels with the model.
 
     ``dense`` are numeric columns, ``sparse`` identifiers, ``labels`` the label columns that the
-    training tables hold (``label_click``, ...); prediction needs no label.
+    training tables hold (``label_click``, ...) and ``training_only`` what else only training reads,
+    such as the position of an impression; prediction needs neither.
     """
 
     dense: tuple[str, ...] = ()
@@ -62,12 +106,30 @@ class FeatureSpec:
     sequences: tuple[SequenceColumn, ...] = ()
     pretrained: tuple[PretrainedColumn, ...] = ()
     labels: tuple[str, ...] = ()
+    training_only: tuple[SparseColumn, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [*self.columns, *self.labels]
+        names = [*self.columns, *self.labels, *(column.name for column in self.training_only)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SpecError(f"columns named more than once in a FeatureSpec: {', '.join(twice)}")
+        for table, columns in self.tables().items():
+            first = columns[0]
+            for other in columns[1:]:
+                if (other.buckets, other.kind) != (first.buckets, first.kind):
+                    raise SpecError(
+                        f"columns {first.name!r} and {other.name!r} share table {table!r}, but "
+                        f"have {first.buckets} buckets ({first.kind}) and {other.buckets} "
+                        f"({other.kind}); give them the same"
+                    )
+
+    def tables(self) -> dict[str, list[Column]]:
+        """The columns that read each embedding table, in reading order; training's come last."""
+        found: dict[str, list[Column]] = {}
+        columns: tuple[Column, ...] = (*self.sparse, *self.sequences, *self.training_only)
+        for column in columns:
+            found.setdefault(column.embedding, []).append(column)
+        return found
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,6 +149,10 @@ class FeatureSpec:
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, no spaces), hashing rule included."""
         body = {**asdict(self), "schema_version": _SPEC_VERSION, "hash": _HASH}
+        for kind in ("sparse", "sequences", "training_only"):
+            body[kind] = [_without_defaults(column) for column in body[kind]]
+        if not body["training_only"]:
+            del body["training_only"]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -114,6 +180,7 @@ class FeatureSpec:
                 sequences=tuple(SequenceColumn(**item) for item in body.get("sequences", ())),
                 pretrained=tuple(PretrainedColumn(**item) for item in body.get("pretrained", ())),
                 labels=tuple(body.get("labels", ())),
+                training_only=tuple(SparseColumn(**c) for c in body.get("training_only", ())),
             )
         except TypeError as error:
             raise SpecError(f"a FeatureSpec holds a column with other keys: {error}") from error
@@ -130,9 +197,9 @@ class FeatureSpec:
         missing = [name for name in self.columns if name not in present]
         wanted = [
             *((name, "a number", _is_number) for name in self.dense),
-            *((column.name, "an identifier", _is_identifier) for column in self.sparse),
-            *((column.name, "a list of identifiers", _is_list) for column in self.sequences),
-            *((column.name, "a list of numbers", _is_list) for column in self.pretrained),
+            *((column.name, *_sparse_type(column)) for column in self.sparse),
+            *((column.name, *_sequence_type(column)) for column in self.sequences),
+            *((column.name, "a list of numbers", _is_number_list) for column in self.pretrained),
         ]
         other = [
             f"{name} is {present[name]}, not {kind}"
@@ -146,6 +213,75 @@ class FeatureSpec:
                 f"the table does not fit the FeatureSpec {self.sha[:12]} ({'; '.join(parts)}); "
                 "build it with the feature views that the model was trained on"
             )
+
+    def require(self, other: FeatureSpec) -> None:
+        """Refuse ``other`` unless it says the same.
+
+        Raises:
+            SpecError: naming the columns that differ.
+        """
+        if self.sha == other.sha:
+            return
+        mine, theirs = _described(self), _described(other)
+        parts = [
+            f"{word}: {', '.join(names)}"
+            for word, names in (
+                ("only here", [name for name in mine if name not in theirs]),
+                ("only there", [name for name in theirs if name not in mine]),
+                ("different", [n for n in mine if n in theirs and mine[n] != theirs[n]]),
+            )
+            if names
+        ]
+        what = "; ".join(parts) or "the same columns in another order"
+        raise SpecError(
+            f"FeatureSpec {self.sha[:12]} is not {other.sha[:12]} ({what}); use a version that was "
+            "trained on these columns"
+        )
+
+
+Column = SparseColumn | SequenceColumn
+
+
+def _check_column(name: str, buckets: int, kind: str, known: tuple[str, ...]) -> None:
+    if kind not in known:
+        raise SpecError(f"column {name!r} has kind {kind!r}; known are {', '.join(known)}")
+    fewest = 3 if kind == "vocabulary" else 2
+    if buckets < fewest:
+        raise SpecError(f"column {name!r} has {buckets} buckets; it needs at least {fewest}")
+
+
+def _without_defaults(column: dict[str, object]) -> dict[str, object]:
+    """A column as JSON: a hashed one with a table of its own says no more than it ever did."""
+    defaults = {"kind": "hash", "table": ""}
+    return {key: value for key, value in column.items() if defaults.get(key) != value}
+
+
+def _described(spec: FeatureSpec) -> dict[str, str]:
+    """By column what a spec says of it."""
+    columns: tuple[Column | PretrainedColumn, ...]
+    columns = (*spec.sparse, *spec.sequences, *spec.pretrained)
+    return {
+        **dict.fromkeys(spec.dense, "dense"),
+        **{column.name: repr(column) for column in columns},
+        **{column.name: f"training only: {column}" for column in spec.training_only},
+        **dict.fromkeys(spec.labels, "label"),
+    }
+
+
+def _sparse_type(column: SparseColumn) -> tuple[str, Callable[[pa.DataType], bool]]:
+    if column.kind == "integer":
+        return "a whole number", _is_number
+    return "an identifier", _is_identifier
+
+
+def _sequence_type(column: SequenceColumn) -> tuple[str, Callable[[pa.DataType], bool]]:
+    if column.kind == "log":
+        return "a list of numbers", _is_number_list
+    return "a list of identifiers", lambda kind: _is_list(kind) and _is_identifier(kind.value_type)
+
+
+def _is_number_list(kind: pa.DataType) -> bool:
+    return _is_list(kind) and _is_number(kind.value_type)
 
 
 def _is_number(kind: pa.DataType) -> bool:

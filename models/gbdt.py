@@ -172,6 +172,7 @@ class GBDTRanker(Ranker):
     """
 
     family: ClassVar[str] = "gbdt"
+    packages: ClassVar[tuple[str, ...]] = ("lightgbm",)
 
     def __init__(self, config: GBDTConfig, spec: FeatureSpec) -> None:
         unread = [column.name for column in spec.sequences]

@@ -92,7 +92,7 @@ def pack(
         "name": name,
         "run_key": run_key,
         "family": config["family"],
-        "tasks": config["config"].get("tasks", []),
+        "tasks": list(config["config"].get("tasks", [])),
         "feature_spec": json.loads(spec.to_json()),
         "feature_spec_sha": spec.sha,
         "tree_version": config.get("tree_version", ""),

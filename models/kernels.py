@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["auc_kernel", "bootstrap_means", "group_order", "ndcg_kernel"]
+__all__ = ["auc_kernel", "bootstrap_means", "compiled", "group_order", "ndcg_kernel"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,11 +23,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _SMALL = 32
 
 
-def _compiled(function: _F) -> _F:
+def compiled(function: _F) -> _F:
+    """``function`` in machine code, kept between processes, without the interpreter's lock."""
     return cast("_F", numba.njit(cache=True, nogil=True)(function))
 
 
-@_compiled
+@compiled
 def group_order(codes: Ints, count: int) -> tuple[Ints, Ints]:
     """A stable counting sort of ``codes`` in 0 .. ``count`` - 1: ``order`` and ``starts``."""
     rows = len(codes)
@@ -45,7 +46,7 @@ def group_order(codes: Ints, count: int) -> tuple[Ints, Ints]:
     return order, starts
 
 
-@_compiled
+@compiled
 def _heap_sort(scores: Floats, labels: Floats, size: int) -> None:
     """Heap sort, smallest score at the root: what leaves the heap first goes to the end."""
     last = size - 1
@@ -69,7 +70,7 @@ def _heap_sort(scores: Floats, labels: Floats, size: int) -> None:
             root = child
 
 
-@_compiled
+@compiled
 def _descending(scores: Floats, labels: Floats, size: int) -> None:
     """Sort the first ``size`` scores in place, largest first, taking the labels along.
 
@@ -89,7 +90,7 @@ def _descending(scores: Floats, labels: Floats, size: int) -> None:
         _heap_sort(scores, labels, size)
 
 
-@_compiled
+@compiled
 def _longest(starts: Ints) -> int:
     longest = 0
     for g in range(len(starts) - 1):
@@ -97,7 +98,7 @@ def _longest(starts: Ints) -> int:
     return longest
 
 
-@_compiled
+@compiled
 def ndcg_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints, ks: Ints) -> Floats:
     """NDCG (G, K) at each cut-off; NaN for groups whose labels are all equal."""
     groups = len(starts) - 1
@@ -132,7 +133,7 @@ def ndcg_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints, ks: I
     return values
 
 
-@_compiled
+@compiled
 def _tied_gain(s: Floats, y: Floats, summed: Floats, size: int, k: int) -> float:
     """Expected DCG of the first ``k`` ranks: each tie shares the mean discount of its ranks."""
     total = 0.0
@@ -148,7 +149,7 @@ def _tied_gain(s: Floats, y: Floats, summed: Floats, size: int, k: int) -> float
     return total
 
 
-@_compiled
+@compiled
 def auc_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints) -> Floats:
     """AUC (G,) inside each group for labels of 0 and 1, ties counted half; NaN with one class."""
     groups = len(starts) - 1
@@ -182,7 +183,7 @@ def auc_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints) -> Flo
     return values
 
 
-@_compiled
+@compiled
 def _mix(state: np.uint64) -> np.uint64:
     """The output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
     z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -190,7 +191,7 @@ def _mix(state: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@_compiled
+@compiled
 def _drawn_sum(values: Floats, begin: int, size: int, draws: int, state: np.uint64) -> float:
     """Sum of ``draws`` draws with replacement from values[begin : begin + size].
 
@@ -218,7 +219,7 @@ def _drawn_sum(values: Floats, begin: int, size: int, draws: int, state: np.uint
     return total
 
 
-@_compiled
+@compiled
 def bootstrap_means(
     values: Floats, counts: Ints, block: int, seed: np.uint64, first: int
 ) -> Floats:

@@ -183,9 +183,11 @@ def standard_plots(
     labels: Mapping[str, npt.ArrayLike],
     probabilities: Mapping[str, npt.ArrayLike],
 ) -> dict[str, Figure]:
-    """The three figures by the name that they are registered under."""
-    return {
-        "feature_importance": importance_figure(report),
+    """Figures by the name that they are registered under; importance for models that know it."""
+    figures = {
         "learning_curve": learning_curve_figure(report),
         "reliability": reliability_figure(labels, probabilities),
     }
+    if report.importances:
+        figures["feature_importance"] = importance_figure(report)
+    return figures

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class RegistryBase(abc.ABC):
         found = self.resolve(name, version)
         with self._fetched(found) as (path, handoff):
             model = load_ranker(path)
-        return Loaded(model, model.spec, handoff, found)
+        return Loaded(model, model.spec, handoff, found, model.optimizer_state)
 
     def resolve(self, name: str, version: int | str) -> Version:
         """The version of a number, or of an alias; RegistryError when there is none."""
@@ -127,13 +127,14 @@ class RegistryBase(abc.ABC):
         description: str,
         guard: Callable[[], None],
         handoff: Mapping[str, Any],
+        history: Mapping[str, Sequence[float]] | None = None,
     ) -> Version:
         """Register the model saved in ``folder`` once: a ``run_key`` known already is returned.
 
         ``tags`` must hold ``code_version``; run_key, data_hour, iceberg_snapshots,
         feature_spec_sha and tree_version are added. ``handoff`` is what :func:`models.handoff.pack`
-        wants. ``guard`` is called right before the version is created; when it raises, there is
-        no version and the run is removed.
+        wants, ``history`` numbers by epoch or round. ``guard`` is called right before the version
+        is created; when it raises, there is no version and the run is removed.
 
         Raises:
             RegistryError: for an unreachable server, or tags that lack or contradict something.
@@ -156,6 +157,7 @@ class RegistryBase(abc.ABC):
         try:
             model_id = self._new_model(experiment, run_id, name, params)
             self._log_metrics(run_id, model_id, metrics)
+            self._log_history(run_id, model_id, history or {})
             self._upload(run_id, "plots", plots)
             with tempfile.TemporaryDirectory(prefix="rankmill-") as scratch:
                 packed = Path(scratch) / "ranker"
@@ -273,8 +275,16 @@ class RegistryBase(abc.ABC):
         """Store the packed folder as a loadable model with signature and input example."""
 
     @abc.abstractmethod
-    def _log_metrics(self, run_id: str, model_id: str | None, metrics: Mapping[str, float]) -> None:
+    def _log_metrics(
+        self, run_id: str, model_id: str | None, metrics: Mapping[str, float], step: int = 0
+    ) -> None:
         """Add metrics to a run and its model."""
+
+    @abc.abstractmethod
+    def _log_history(
+        self, run_id: str, model_id: str, history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Add numbers by step to a run and its model."""
 
     @abc.abstractmethod
     def _upload(self, run_id: str, folder: str, artefacts: Mapping[str, Artefact]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,6 +25,8 @@ from models.versions import (
     checked_name,
     is_http,
     requirements,
+    signature_columns,
+    with_aliases,
     write_artefacts,
 )
 
@@ -50,6 +51,7 @@ with warnings.catch_warnings():
     from mlflow.models import Model, ModelSignature, set_model
     from mlflow.pyfunc.model import PythonModel
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import Array
 
 __all__ = ["Loaded", "PythonModel", "Registry", "RegistryError", "Version", "set_model"]
 
@@ -173,7 +175,7 @@ class Registry(RegistryBase):
                 token = page.token or None
             # A search leaves the aliases out.
             aliases = client.get_registered_model(name).aliases if found else {}
-            return [_with_aliases(item, aliases) for item in found]
+            return [with_aliases(item, aliases) for item in found]
 
         found = self._call(f"list versions of {name}", pages)
         return sorted(found, key=lambda item: item.version)
@@ -271,17 +273,27 @@ class Registry(RegistryBase):
                     ),
                     signature=_signature(example, ranker.spec, ranker.tasks),
                     input_example=example.to_pandas(),
-                    pip_requirements=requirements(),
+                    pip_requirements=requirements(ranker),
                 )
                 client.log_model_artifacts(model_id, str(local))
             client.finalize_logged_model(model_id, "READY")
 
         self._call(f"take the files of model {model_id}", send)
 
-    def _log_metrics(self, run_id: str, model_id: str | None, metrics: Mapping[str, float]) -> None:
+    def _log_history(
+        self, run_id: str, model_id: str, history: Mapping[str, Sequence[float]]
+    ) -> None:
+        longest = max((len(values) for values in history.values()), default=0)
+        for step in range(longest):
+            there = {key: values[step] for key, values in history.items() if step < len(values)}
+            self._log_metrics(run_id, model_id, there, step + 1)
+
+    def _log_metrics(
+        self, run_id: str, model_id: str | None, metrics: Mapping[str, float], step: int = 0
+    ) -> None:
         now = time.time_ns() // 1_000_000
         entries = [
-            Metric(key, float(value), now, 0, model_id=model_id)
+            Metric(key, float(value), now, step, model_id=model_id)
             for key, value in metrics.items()
             if math.isfinite(value)
         ]
@@ -366,12 +378,6 @@ def _create_name(client: mlflow.MlflowClient, name: str) -> None:
             raise
 
 
-def _with_aliases(version: Version, aliases: Mapping[str, str]) -> Version:
-    number = str(version.version)
-    mine = sorted(alias for alias, target in aliases.items() if str(target) == number)
-    return dataclasses.replace(version, aliases=tuple(mine))
-
-
 def _transient(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in _TRANSIENT
@@ -379,18 +385,11 @@ def _transient(error: Exception) -> bool:
 
 
 def _signature(example: pa.Table, spec: FeatureSpec, tasks: tuple[str, ...]) -> ModelSignature:
-    """Types of the spec's columns. MLflow reads frames of pandas, where a null makes an integer a
-    double, so 64-bit integers are `long` only where the example has no null."""
+    """Types of the spec's columns, and of what comes out."""
     inputs: list[ColSpec | TensorSpec] = []
-    for name in spec.dense:
-        column = example.column(name)
-        kind = DataType.double
-        if pa.types.is_boolean(column.type):
-            kind = DataType.boolean
-        elif column.type in (pa.int64(), pa.uint32(), pa.uint64()) and not column.null_count:
-            kind = DataType.long
-        inputs.append(ColSpec(kind, name))
-    inputs += [ColSpec(DataType.string, column.name) for column in spec.sparse]
+    for name, kind, is_list in signature_columns(example, spec):
+        single = DataType[kind]
+        inputs.append(ColSpec(Array(single) if is_list else single, name))
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.double, name) for name in (*tasks, "score")
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 from matplotlib.figure import Figure
 
 from models.base import FeatureSpec, Ranker
@@ -24,7 +26,9 @@ __all__ = [
     "checked_run_key",
     "is_http",
     "requirements",
+    "signature_columns",
     "version_tags",
+    "with_aliases",
     "write_artefacts",
 ]
 
@@ -114,10 +118,13 @@ def version_tags(
     return {**{key: str(value) for key, value in tags.items()}, **own}
 
 
-def requirements() -> list[str]:
-    """The packages that loading a version needs, pinned to those installed here."""
-    names = ("mlflow", "lightgbm", "numpy", "pyarrow")
-    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
+def requirements(ranker: Ranker) -> list[str]:
+    """The packages that loading a version needs, pinned to those installed here.
+
+    What a build adds to a number, as in 2.13.0+cpu, is left out.
+    """
+    names = ("mlflow", "numpy", "pyarrow", *ranker.packages)
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def write_artefacts(folder: Path, artefacts: Mapping[str, Artefact]) -> None:
@@ -147,3 +154,36 @@ def beside_database(uri: str) -> str | None:
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
+
+
+def with_aliases(version: Version, aliases: Mapping[str, str]) -> Version:
+    """``version`` with those of ``aliases``, by name the number they point to, that are its own."""
+    number = str(version.version)
+    mine = sorted(alias for alias, target in aliases.items() if str(target) == number)
+    return dataclasses.replace(version, aliases=tuple(mine))
+
+
+def signature_columns(example: pa.Table, spec: FeatureSpec) -> list[tuple[str, str, bool]]:
+    """(name, MLflow's name of the type, whether a list of it) of every column of ``spec``.
+
+    MLflow reads frames of pandas, where a null makes an integer a double, so 64-bit integers are
+    ``long`` only where the example has no null.
+    """
+    found = []
+    for name in spec.dense:
+        column = example.column(name)
+        kind = "double"
+        if pa.types.is_boolean(column.type):
+            kind = "boolean"
+        elif column.type in (pa.int64(), pa.uint32(), pa.uint64()) and not column.null_count:
+            kind = "long"
+        found.append((name, kind, False))
+    found += [
+        (sparse.name, "double" if sparse.kind == "integer" else "string", False)
+        for sparse in spec.sparse
+    ]
+    for sequence in spec.sequences:
+        of = example.schema.field(sequence.name).type.value_type
+        numbers = "float" if pa.types.is_floating(of) else "long"
+        found.append((sequence.name, numbers if sequence.kind == "log" else "string", True))
+    return found
