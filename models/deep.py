@@ -43,7 +43,7 @@ from models.deep_files import read_state, write_state
 from models.encoding import Encoder, Rows
 from models.layers import DenseNorm
 from models.network import BiasNet, Network, tensors
-from models.objectives import BINARY, readings
+from models.objectives import BINARY, Task, readings
 from models.row_files import Held, Moments, RowFiles, write_rows
 from models.training import Trained, Trainer, device, fit_network
 
@@ -121,6 +121,11 @@ class DeepRanker(Ranker, abc.ABC):
     @property
     def tree_version(self) -> str:
         return ""
+
+    @property
+    def objectives(self) -> tuple[Task, ...]:
+        """The tasks with their kinds and weights."""
+        return self._tasks
 
     @property
     def optimizer_state(self) -> Mapping[str, Any]:
