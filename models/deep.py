@@ -45,7 +45,8 @@ from models.layers import DenseNorm
 from models.network import BiasNet, Network, tensors
 from models.objectives import BINARY, Task, readings
 from models.row_files import Held, Moments, RowFiles, write_rows
-from models.training import Trained, Trainer, device, fit_network
+from models.trainer import Trainer, device
+from models.training import Trained, fit_network
 
 __all__ = ["Batches", "DeepRanker"]
 
@@ -157,7 +158,7 @@ class DeepRanker(Ranker, abc.ABC):
 
     def fit_batches(
         self, rows: Batches, held: Held, progress: Progress = silent, folder: Path | None = None,
-        warm: DeepRanker | None = None,
+        warm: DeepRanker | None = None, watch: Callable[[int], None] | None = None,
     ) -> FitReport:  # fmt: skip
         """Fit on a stream, in memory that does not grow with it.
 
@@ -167,6 +168,7 @@ class DeepRanker(Ranker, abc.ABC):
             held: which rows are kept for early stopping; the others are fitted.
             folder: for the encoded rows and checkpoints; a fit that was killed goes on from there.
             warm: start from its weights, accumulators, normalisation and vocabularies.
+            watch: called after every epoch with its number, from 0.
 
         Raises:
             SpecError: for batches that do not fit the spec.
@@ -190,18 +192,19 @@ class DeepRanker(Ranker, abc.ABC):
             )
             if warm is None:
                 self._normalise(moments)
-            return self._fitted(train, valid, moments, progress, folder, began)
+            return self._fitted(train, valid, moments, progress, folder, began, watch)
 
     def _fitted(
         self, train: RowFiles, valid: RowFiles, moments: Moments, progress: Progress,
-        folder: Path | None, began: float,
+        folder: Path | None, began: float, watch: Callable[[int], None] | None = None,
     ) -> FitReport:  # fmt: skip
         counts = self._require_both_classes(moments)
         encoded = time.perf_counter() - began
         trainer = self.trainer()
         done = fit_network(
-            trainer, train, valid, self.config.training, progress, folder, self._fingerprint(train)
-        )
+            trainer, train, valid, self.config.training, progress, folder,
+            self._fingerprint(train), watch,
+        )  # fmt: skip
         self.accumulators, self.steps = done.accumulators, done.steps
         self._keep_mean_bias(train)
         return self._report(done, counts, encoded, time.perf_counter() - began, valid)
@@ -213,7 +216,7 @@ class DeepRanker(Ranker, abc.ABC):
         return trainer
 
     def encode(self, table: pa.Table | pa.RecordBatch, *, grow: bool = True) -> Rows:
-        """Labelled rows for :meth:`models.training.Trainer.step`."""
+        """Labelled rows for :meth:`models.trainer.Trainer.step`."""
         return self.encoder.encode(table, train=True, grow=grow)
 
     def adopt(self, trainer: Trainer) -> None:

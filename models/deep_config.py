@@ -9,7 +9,7 @@ from typing import Any, Self
 from models.errors import ConfigError
 from models.network import DEBIASING
 from models.objectives import Task, parse_tasks
-from models.training import TrainingConfig
+from models.trainer import TrainingConfig
 
 __all__ = ["DeepConfig"]
 
@@ -25,7 +25,7 @@ class DeepConfig:
             scores are those of the first position; ``bias_net``: see
             :class:`models.network.BiasNet`.
         min_positives: positive labels that every binary task needs to be fitted.
-        training: fields of :class:`models.training.TrainingConfig`.
+        training: fields of :class:`models.trainer.TrainingConfig`.
     """
 
     tasks: Mapping[str, Any] = field(default_factory=lambda: {"click": {}})

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from models.base import FeatureSpec, ModelError, Ranker
 from models.deep import DeepRanker
-from models.training import Trainer
+from models.trainer import Trainer
 
 __all__ = ["OnlineLearner", "labelled_batches"]
 

@@ -1,4 +1,4 @@
-"""What the registry hands over of a deep ranker: the same logits elsewhere, and a place to go on."""
+"""What the registry hands over of a deep ranker: the same logits, and a place to go on."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from models.layers import EmbeddingTables, InputLayer, TransformerEncoder
 from models.network import BiasNet
 from models.optimizer import Adam
 from models.row_files import RowFiles, write_rows
-from models.training import Trainer
+from models.trainer import Trainer
 from tests.models.deep_market import CURVE, SPEC, batches, config, held, market
 
 TABLE = market(6_000, seed=3)
