@@ -59,15 +59,15 @@ class EmbeddingTables(nn.Module):
         self._place: dict[str, tuple[bool, int, int]] = {}
         rows = {True: 0, False: 0}
         for name, columns in sorted(tables.items(), key=lambda item: (item[1][0].buckets, item[0])):
-            buckets = columns[0].buckets
-            large = buckets > _SMALL
-            self._place[name] = (large, rows[large], buckets)
-            rows[large] += buckets
+            large = columns[0].buckets > _SMALL
+            held = columns[0].buckets if large else _rounded(columns[0].buckets)
+            self._place[name] = (large, rows[large], held)
+            rows[large] += held
         self.small = nn.Parameter(torch.empty(rows[False], width).normal_(std=width**-0.5))
         self.large = nn.Parameter(torch.zeros(rows[True], width), requires_grad=False)
-        for name, (large, start, buckets) in self._place.items():
+        for name, (large, start, held) in self._place.items():
             if large and tables[name][0].kind == "vocabulary":
-                self.large.data[start + 2 : start + buckets].normal_(std=_START)
+                self.large.data[start + 2 : start + held].normal_(std=_START)
         self.lookups: list[Lookup] = []
 
     def is_large(self, column: Column) -> bool:
@@ -75,9 +75,15 @@ class EmbeddingTables(nn.Module):
         return self._place[column.embedding][0]
 
     def span(self, column: Column) -> tuple[int, int]:
-        """Where the rows of ``column``'s table begin in its tensor, and how many they are."""
-        _, start, buckets = self._place[column.embedding]
-        return start, buckets
+        """Where the rows of ``column``'s table begin in its tensor, and how many are held: of a
+        small one up to a power of two, so that many have the same shape."""
+        _, start, held = self._place[column.embedding]
+        return start, held
+
+    def small_tables(self) -> dict[str, Tensor]:
+        """The small tables by name, each (rows held, d)."""
+        places = {name: held for name, (large, _, held) in self._place.items() if not large}
+        return dict(zip(places, torch.split(self.small, list(places.values())), strict=True))
 
     def forward(self, columns: Sequence[Column], codes: Tensor) -> Tensor:
         """Vectors (B, n, d) of ``codes`` (B, n): one column each, or all of one column."""
@@ -96,7 +102,7 @@ class EmbeddingTables(nn.Module):
 
     def whole(self, column: Column) -> Tensor:
         """All rows of ``column``'s table, (buckets, d)."""
-        start, buckets = self.span(column)
+        start, buckets = self.span(column)[0], column.buckets
         if not self.is_large(column):
             return self.small[start : start + buckets]
         return self._rows(torch.arange(start, start + buckets, device=self.large.device))
@@ -105,6 +111,11 @@ class EmbeddingTables(nn.Module):
         """The lookups since the last call that got a gradient; forgets them."""
         found, self.lookups = self.lookups, []
         yield from (lookup for lookup in found if lookup.vectors.grad is not None)
+
+
+def _rounded(buckets: int) -> int:
+    """The next power of two, from 8 on."""
+    return max(8, 1 << (buckets - 1).bit_length())
 
 
 class DenseNorm(nn.Module):
@@ -174,15 +185,15 @@ class InputLayer(nn.Module):
 
     def _summed(self, tables: EmbeddingTables, sparse: Tensor) -> Tensor:
         """The small tables' part, (B, H)."""
-        products, starts, done, rows = [], [], 0, 0
-        for buckets, columns in self._groups:
-            spans = [tables.span(column)[0] for column in columns]
-            own = torch.stack([tables.small[start : start + buckets] for start in spans])
-            weights = self.small[done : done + len(columns) * tables.width]
-            product = torch.bmm(own, weights.view(len(columns), tables.width, -1))
+        blocks = tables.small_tables()
+        sizes = [len(columns) * tables.width for _, columns in self._groups]
+        parts = torch.split(self.small, sizes)
+        products, starts, rows = [], [], 0
+        for (buckets, columns), part in zip(self._groups, parts, strict=True):
+            own = torch.stack([blocks[column.embedding] for column in columns])
+            product = torch.bmm(own, part.view(len(columns), tables.width, -1))
             products.append(product.flatten(0, 1))  # (columns * buckets, H)
             starts += [rows + place * buckets for place in range(len(columns))]
-            done += len(columns) * tables.width
             rows += len(columns) * buckets
         ids = sparse[:, self._small] + torch.tensor(starts, device=sparse.device)
         return F.embedding_bag(ids, torch.cat(products), mode="sum")
