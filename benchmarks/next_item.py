@@ -52,6 +52,7 @@ CONFIG: Final[dict[str, Any]] = {
     "batch_size": 256,
     "learning_rate": 0.001,
     "window": 100_000,
+    "precision": "bfloat16",
 }
 
 
@@ -151,7 +152,7 @@ def main() -> int:
         lambda: iter(table.to_batches(8192)), lambda batch: np.zeros(batch.num_rows, bool),
         lambda line: print(f"[next_item] {line}", flush=True), watch=chosen,
     )  # fmt: skip
-    seconds = round(time.monotonic() - began, 1)
+    print(f"[next_item] {time.monotonic() - began:,.0f} s", flush=True)
     found = []
     for name, published in REFERENCES.items():
         for place, metric in enumerate(("HR@10", "NDCG@10")):
@@ -163,7 +164,7 @@ def main() -> int:
                 "theirs_peak_mb": None,
                 "quality": {
                     "validation": [round(value, 5) for value in chosen.best],
-                    "epoch": chosen.epoch, "epochs": given.epochs, "seconds": seconds,
+                    "epoch": chosen.epoch, "epochs": given.epochs,
                     "parameters": model.parameters, "seed": given.seed,
                     "torch": importlib.metadata.version("torch").split("+")[0],
                 },

@@ -1,4 +1,4 @@
-"""What every DAG here shares: the operator factory, the assets, the pools, the hour of a run.
+"""What every DAG here shares: the operator factory, the assets, the pools, the period of a run.
 
 A task is one job, ``jobs/NAME.py``, in a process group of its own. `job_task` makes it: with
 ``spark=True`` through ``spark-submit`` (the job makes a Spark session), else as a plain Python
@@ -20,6 +20,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +32,68 @@ from airflow.sdk import (
     Context,
     Param,
     PartitionedAssetTimetable,
+    RollupMapper,
     StartOfHourMapper,
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
+from dags.business_day import HOUR_FORMAT, BusinessDay, HoursOfDay, zone_from_environment
 from dags.process import JobProcess
 
 __all__ = [
+    "DATE",
     "DEFAULT_ARGS",
     "HOUR",
     "POOLS",
+    "Period",
     "emit_hour",
     "hour_from_environment",
     "hour_ready",
     "hour_stored",
     "job_task",
+    "on_every_day",
     "on_every_hour",
     "run_params",
 ]
 
-HOUR_FORMAT = "%Y-%m-%dT%H"
 DAGS_FOLDER = Path(__file__).resolve().parent
 
-# The hour of a run: the one asked for, else the partition that fired it, else its data interval.
-HOUR = (
-    "{{ params.hour or partition_key or (data_interval_start.strftime('"
+
+@dataclass(frozen=True)
+class Period:
+    """What a run is for, an hour or a day.
+
+    Attributes:
+        name: of the run's parameter, and of the job's option without its dashes.
+        template: the one asked for, else that of the run itself; empty without either.
+        pattern: a regular expression of what may be asked for.
+        example: shown where one is missing.
+        description: of the parameter.
+    """
+
+    name: str
+    template: str
+    pattern: str
+    example: str
+    description: str
+
+
+# A run's own hour is the partition that fired it, else the first of its data interval.
+HOUR = Period(
+    name="hour",
+    template="{{ params.hour or partition_key or (data_interval_start.strftime('"
     + HOUR_FORMAT
-    + "') if data_interval_start is defined and data_interval_start else '') }}"
+    + "') if data_interval_start is defined and data_interval_start else '') }}",
+    pattern=r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3])$",
+    example="2026-11-11T05",
+    description="Start of the hour, UTC, as 2026-11-11T05. Empty: the run's own hour.",
+)
+DATE = Period(
+    name="date",
+    template="{{ params.date or partition_key or '' }}",
+    pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$",
+    example="2026-11-11",
+    description="Business day in the source's time zone, as 2026-11-11. Empty: the run's own day.",
 )
 DRY_RUN = "{{ '--dry-run' if params.dry_run else '' }}"
 
@@ -96,15 +132,15 @@ def hour_from_environment(name: str, default: str | None = None) -> dt.datetime 
         raise ValueError(f"{name}={text!r} is not an hour; write it as 2026-11-11T05") from error
 
 
-def run_params() -> dict[str, Param]:
+def run_params(of: Period = HOUR) -> dict[str, Param]:
     """The form of a run started by hand. New objects each time: a Param keeps its last value."""
     return {
-        "hour": Param(
+        of.name: Param(
             None,
             type=["null", "string"],
-            pattern=r"^\d{4}-\d{2}-\d{2}T([01]\d|2[0-3])$",
-            title="Hour",
-            description="Start of the hour, UTC, as 2026-11-11T05. Empty: the run's own hour.",
+            pattern=of.pattern,
+            title=of.name.capitalize(),
+            description=of.description,
         ),
         "dry_run": Param(
             False,
@@ -121,13 +157,24 @@ def on_every_hour(asset: Asset) -> PartitionedAssetTimetable:
     return PartitionedAssetTimetable(assets=asset, default_partition_mapper=mapper)
 
 
+def on_every_day(asset: Asset) -> PartitionedAssetTimetable:
+    """Fire once for each business day, when ``asset`` has announced all of its hours.
+
+    The day is the run's partition key. Its time zone is that of RANKMILL_TIME_ZONE.
+    """
+    day, hours = BusinessDay(zone_from_environment()), HoursOfDay()
+    # Airflow takes the scheduler's own classes here too, though the types do not say so.
+    mapper = RollupMapper(upstream_mapper=day, window=hours)  # type: ignore[arg-type]
+    return PartitionedAssetTimetable(assets=asset, default_partition_mapper=mapper)
+
+
 def emit_hour(context: Context, result: object = None) -> None:  # noqa: ARG001
     """Announce the task's hour as a partition of each of its outlets (a ``post_execute`` hook)."""
     if context["params"]["dry_run"]:
         return
     task = context["task"]
     for asset in task.outlets:
-        context["outlet_events"][asset].add_partitions(task.hour)
+        context["outlet_events"][asset].add_partitions(task.period)
 
 
 class MlflowRunLink(BaseOperatorLink):
@@ -145,7 +192,8 @@ class _JobMixin:
 
     operator_extra_links = (MlflowRunLink(),)
     job: str
-    hour: str
+    of: Period
+    period: str
     mlflow_run_url: str | None = None
     _running: JobProcess | None = None
 
@@ -155,12 +203,14 @@ class _JobMixin:
         """Run ``command`` to its end and return its summary; ``environment`` are its defaults.
 
         Raises:
-            AirflowFailException: exit status 2 or 3, or no hour to run; not retried.
+            AirflowFailException: exit status 2 or 3, or no hour or day to run; not retried.
             AirflowException: any other exit status but 0; retried.
         """
-        if not self.hour:
+        if not self.period:
+            name = self.of.name
             raise AirflowFailException(
-                "This run has no hour: trigger it with the parameter `hour`, e.g. 2026-11-11T05"
+                f"This run has no {name}: trigger it with the parameter `{name}`, "
+                f"e.g. {self.of.example}"
             )
         summary: dict[str, Any] = {}
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -175,7 +225,7 @@ class _JobMixin:
         status = self._running.wait()
         self.mlflow_run_url = summary.get("mlflow_run_url")
         if status:
-            raise _failure(self.job, self.hour, status, summary.get("message"), tail)
+            raise _failure(self.job, self.period, status, summary.get("message"), tail)
         if not summary:
             self.log.warning("%s printed no summary; its XCom is empty", self.job)
         return summary or None
@@ -195,7 +245,7 @@ class _JobMixin:
 class JobOperator(_JobMixin, BaseOperator):
     """A job that makes no Spark session, as a plain Python process."""
 
-    template_fields = ("hour", "arguments")
+    template_fields = ("period", "arguments")
     ui_color = "#e8f1fb"
 
     def __init__(
@@ -204,14 +254,15 @@ class JobOperator(_JobMixin, BaseOperator):
         job: str,
         application: str,
         arguments: Sequence[str],
-        hour: str = HOUR,
+        of: Period = HOUR,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job = job
         self.application = application
         self.arguments = list(arguments)
-        self.hour = hour
+        self.of = of
+        self.period = of.template
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render, then drop the arguments that this run does not use (rendered empty)."""
@@ -226,15 +277,16 @@ class JobOperator(_JobMixin, BaseOperator):
 class SparkJobOperator(_JobMixin, SparkSubmitOperator):
     """A job that makes a Spark session, through the ``spark-submit`` of this environment."""
 
-    template_fields = (*SparkSubmitOperator.template_fields, "hour")
+    template_fields = (*SparkSubmitOperator.template_fields, "period")
     ui_color = "#fdeedd"
 
     def __init__(
-        self, *, job: str, arguments: Sequence[str], hour: str = HOUR, **kwargs: Any
+        self, *, job: str, arguments: Sequence[str], of: Period = HOUR, **kwargs: Any
     ) -> None:
-        super().__init__(application_args=list(arguments), name=f"{job} {hour}", **kwargs)
+        super().__init__(application_args=list(arguments), name=f"{job} {of.template}", **kwargs)
         self.job = job
-        self.hour = hour
+        self.of = of
+        self.period = of.template
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render, then drop the arguments that this run does not use (rendered empty)."""
@@ -270,24 +322,26 @@ def job_task(
     *,
     pool: str,
     timeout: dt.timedelta,
+    of: Period = HOUR,
     spark: bool = False,
     arguments: Sequence[str] = (),
     **kwargs: Any,
 ) -> BaseOperator:
-    """The task that runs ``jobs/JOB.py`` for the hour of the run.
+    """The task that runs ``jobs/JOB.py`` for the hour, or with ``of=DATE`` the day, of the run.
 
-    ``arguments`` follow ``--hour`` and are templates; one that renders empty is left out. Further
-    keywords (``outlets``, ``post_execute``, ``task_id``) go to the operator.
+    ``arguments`` follow ``--hour`` or ``--date`` and are templates; one that renders empty is left
+    out. Further keywords (``outlets``, ``post_execute``, ``task_id``) go to the operator.
     """
     folder = os.environ.get("RANKMILL_JOBS_DIR") or DAGS_FOLDER.parent / "jobs"
     operator = SparkJobOperator if spark else JobOperator
     return operator(
         job=job,
         application=str(Path(folder) / f"{job}.py"),
-        arguments=["--hour", HOUR, DRY_RUN, *arguments],
+        arguments=[f"--{of.name}", of.template, DRY_RUN, *arguments],
+        of=of,
         pool=pool,
         execution_timeout=timeout,
-        map_index_template=HOUR,
+        map_index_template=of.template,
         **({"conf": {"spark.log.level": "WARN"}} if spark else {}),
         **{"task_id": job, **kwargs},
     )
@@ -312,10 +366,10 @@ def _environment(context: Context) -> dict[str, str]:
 
 
 def _failure(
-    job: str, hour: str, status: int, message: str | None, tail: Sequence[str]
+    job: str, period: str, status: int, message: str | None, tail: Sequence[str]
 ) -> AirflowException:
     how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     what = _NOT_RETRIED.get(status, "failed")
-    text = f"{job} of {hour} {what} ({how})" + (f": {message}" if message else "")
+    text = f"{job} of {period} {what} ({how})" + (f": {message}" if message else "")
     text = "\n".join([text, "Its last lines:", *tail])
     return AirflowFailException(text) if status in _NOT_RETRIED else AirflowException(text)

@@ -63,7 +63,8 @@ def conform(rows: pa.Table | pa.RecordBatch, name: str, spec: TableSpec) -> pa.T
         StoreError: for a missing column, a value that does not fit, or a null in a key.
     """
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-    missing = [column for column in spec.schema.names if column not in table.column_names]
+    there = set(table.column_names)  # made anew at every look
+    missing = [column for column in spec.schema.names if column not in there]
     if missing:
         raise StoreError(f"rows for table {name} lack the columns {missing}")
     try:

@@ -14,7 +14,7 @@ where a log arrives late, cut later.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,22 +35,32 @@ class Label:
     """What is learned: whether an action followed, or how much of it.
 
     Attributes:
-        action: the outcome that decides it; its window is the label's.
-        summed: the sum of the action's values (seconds of stay) instead of 0 or 1.
+        actions: the outcomes that decide it, any of them; a source need not declare all.
+        summed: the sum of the actions' values (seconds of stay) instead of 0 or 1.
         undone_by: an action that takes the outcome back (a cancelled order is no conversion).
     """
 
-    action: str
+    actions: tuple[str, ...]
     summed: bool = False
     undone_by: str | None = None
 
+    def declared(self, windows: Mapping[str, int]) -> tuple[str, ...]:
+        """Those of ``actions`` that a source declares; the label is absent without any."""
+        return tuple(action for action in self.actions if action in windows)
+
+    def open_seconds(self, windows: Mapping[str, int]) -> int:
+        """How long after an impression the label can still change: the longest window."""
+        undoing = (self.undone_by,) if self.undone_by else ()
+        return max(windows.get(action, 0) for action in (*self.declared(windows), *undoing))
+
 
 LABELS: Final[Mapping[str, Label]] = {
-    "click": Label("click"),
-    "long_view": Label("long_view"),
-    "conversion": Label("order", undone_by="cancel"),
-    "stay": Label("stay", summed=True),
-    "follow": Label("follow"),
+    "click": Label(("click",)),
+    "long_view": Label(("long_view",)),
+    "conversion": Label(("order",), undone_by="cancel"),
+    "stay": Label(("stay",), summed=True),
+    "follow": Label(("follow",)),
+    "interaction": Label(("like", "comment", "share")),
 }
 
 
@@ -60,17 +70,23 @@ def label_column(name: str) -> str:
 
 
 def labelled(
-    samples: pa.Table, outcomes: pa.Table, cut: str, windows: Mapping[str, int]
+    samples: pa.Table,
+    outcomes: pa.Table,
+    cut: str,
+    windows: Mapping[str, int],
+    names: Sequence[str] = tuple(LABELS),
 ) -> pa.Table:
     """``samples`` with a float32 column per label; null where it is immature at ``cut``.
 
-    A label whose action the source does not declare is absent, not negative.
+    A label none of whose actions the source declares is absent, not negative. One of several
+    actions is open for as long as the longest of their windows, and each counts inside its own.
 
     Args:
         samples: has ``sample_id`` and ``event_time``.
         outcomes: rows of table ``outcomes``; those known at or after ``cut`` are not used.
         cut: hour name; its start is the instant of the cut.
         windows: the source's declared actions, with their attribution windows in seconds.
+        names: labels wanted.
     """
     instant = hr.start_of(cut)
     known = outcomes.filter(pc.less(outcomes["ingested_at"], pa.scalar(instant)))
@@ -79,13 +95,12 @@ def labelled(
     row_of = pc.index_in(known["sample_id"], value_set=samples["sample_id"].combine_chunks())
     found = known.filter(pc.is_valid(row_of))
     rows = pc.drop_null(row_of).to_numpy().astype(np.int64)
-    for name, label in LABELS.items():
-        if label.action not in windows:
+    for name in names:
+        label = LABELS[name]
+        if not label.declared(windows):
             continue
-        window = windows[label.action] * _SECOND
-        values = _values(found, rows, shown_at, label, window, windows)
-        undone = windows.get(label.undone_by, 0) if label.undone_by else 0
-        immature = shown_at + max(window, undone * _SECOND) >= cut_micros
+        values = _values(found, rows, shown_at, label, windows)
+        immature = shown_at + label.open_seconds(windows) * _SECOND >= cut_micros
         column = pa.array(values.astype(np.float32), mask=immature)
         samples = samples.append_column(label_column(name), column)
     return samples
@@ -114,12 +129,12 @@ def _values(
     rows: npt.NDArray[np.int64],
     shown_at: npt.NDArray[np.int64],
     label: Label,
-    window: int,
     windows: Mapping[str, int],
 ) -> npt.NDArray[np.float64]:
-    """The label's value of every sample: how much of its action fell inside the window."""
+    """The label's value of every sample: how much of its actions fell inside their windows."""
 
-    def total(action: str, within: int, summed: bool) -> npt.NDArray[np.float64]:
+    def total(action: str, summed: bool) -> npt.NDArray[np.float64]:
+        within = windows[action] * _SECOND
         chosen = pc.equal(found["action"], action).to_numpy()
         at = pc.cast(found["event_time"], pa.int64()).to_numpy()[chosen]
         target = rows[chosen]
@@ -127,7 +142,9 @@ def _values(
         amount = pc.fill_null(found["value"], 0.0).to_numpy()[chosen][inside] if summed else None
         return np.bincount(target[inside], amount, len(shown_at)).astype(np.float64)
 
-    value = total(label.action, window, label.summed)
+    value = np.zeros(len(shown_at))
+    for action in label.declared(windows):
+        value += total(action, label.summed)
     if label.undone_by is not None and label.undone_by in windows:
-        value = value - total(label.undone_by, windows[label.undone_by] * _SECOND, label.summed)
+        value -= total(label.undone_by, label.summed)
     return value if label.summed else (value > 0).astype(np.float64)

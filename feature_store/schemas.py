@@ -224,7 +224,7 @@ BEHAVIOUR: Final = with_hour(
 
 # `hour` is the run that judged; `judged_hour` the hour whose samples were scored.
 _SCORED: Final = [
-    _field("evaluation", pa.string(), required=True),  # hourly | offline
+    _field("evaluation", pa.string(), required=True),  # hourly | offline | daily
     _field("judged_hour", pa.string(), required=True),
     _field("name", pa.string(), required=True),
     _field("version", pa.string(), required=True),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from feature_store.schemas import TABLES, TIMESTAMP, optional
 from feature_store.sequence_views import SequenceView
 from feature_store.tables import Store, StoreError
 from feature_store.windows import Ints, key_codes
 
-__all__ = ["with_sequences"]
+__all__ = ["Placed", "placed", "sequence_files", "with_sequences"]
 
 
 def with_sequences(
@@ -31,27 +33,31 @@ def with_sequences(
     Args:
         samples: has ``hour``, ``as_of`` and the views' keys; rows stay as they are, in their order.
         hours: the hours of ``samples``.
-        snapshots: Iceberg snapshot to read by table; else the current one.
+        snapshots: Iceberg snapshot to read by table; a table without one is taken as empty. By
+            default the current ones are read.
 
     Raises:
         StoreError: when samples are of an hour that is not in ``hours``, or the sequences of an
-            hour are not there.
+            hour are not there; at given snapshots there is no telling that.
     """
-    at = snapshots or {}
     foreign = sorted(set(pc.unique(samples["hour"]).to_pylist()) - set(hours))
     if foreign:
         raise StoreError(f"samples of {foreign[0]} are not among the {len(hours)} hours given")
     for view in views:
-        _require(store, view, hours)
+        if snapshots is None:
+            _require(store, view, hours)
+        files = sequence_files(store, view, hours, snapshots)
         parts, rows = [], []
         for hour in sorted(set(hours)):
             mine = np.flatnonzero(pc.equal(samples["hour"], hour).to_numpy())
             if len(mine):
-                found = store.read(view.table, [hour], snapshot_id=at.get(view.table))
-                parts.append(_joined(samples.select([view.key, "as_of"]).take(mine), found, view))
+                keys = samples.select([view.key, "as_of"]).take(mine)
+                parts.append(pa.table(placed(keys, view, files[hour]).lists()))
                 rows.append(mine)
         order = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        joined = pa.concat_tables(parts) if parts else _joined(samples, None, view)
+        if not parts:
+            parts = [pa.table(placed(samples, view, []).lists())]
+        joined = pa.concat_tables(parts)
         if (order != np.arange(len(order))).any():
             joined = joined.take(pa.array(np.argsort(order)))
         for name in joined.column_names:
@@ -70,17 +76,47 @@ def _require(store: Store, view: SequenceView, hours: Sequence[str]) -> None:
         )
 
 
-def _joined(samples: pa.Table, found: pa.Table | None, view: SequenceView) -> pa.Table:
-    """The list columns of ``samples``, from the sequences ``found`` of their hour."""
+@dataclass(frozen=True)
+class Placed:
+    """The sequences of one view and hour, and which of them each sample has.
+
+    Attributes:
+        elements: by column ``<view>_<element>`` the lists, an empty one last.
+        places: index into the lists, one per sample.
+    """
+
+    elements: Mapping[str, pa.ListArray]
+    places: Ints
+
+    def lists(self, start: int = 0, stop: int | None = None) -> dict[str, pa.ListArray]:
+        """The list columns of the samples [start, stop)."""
+        mine = pa.array(self.places[start:stop])
+        return {name: lists.take(mine) for name, lists in self.elements.items()}
+
+
+def placed(samples: pa.Table, view: SequenceView, files: Sequence[str]) -> Placed:
+    """The sequences of ``view`` that ``samples`` of an hour have.
+
+    Args:
+        files: the hour's files of the view's table.
+    """
     schema = optional(TABLES[view.table].schema)
-    found = schema.empty_table() if found is None else found
-    place = _places(samples, found, view.key)
-    columns = {}
+    found = ds.dataset(files, schema=schema, format="parquet").to_table()
+    elements = {}
     for element, name in zip(view.elements, view.columns(), strict=True):
-        kind = schema.field(element).type
-        lists = [*found[element].cast(kind).chunks, pa.array([[]], kind)]
-        columns[name] = pa.chunked_array(lists).combine_chunks().take(pa.array(place))
-    return pa.table(columns)
+        lists = [*found[element].chunks, pa.array([[]], schema.field(element).type)]
+        elements[name] = pa.chunked_array(lists).combine_chunks()
+    return Placed(elements, _places(samples, found, view.key))
+
+
+def sequence_files(
+    store: Store, view: SequenceView, hours: Sequence[str], snapshots: Mapping[str, int] | None
+) -> Mapping[str, Sequence[str]]:
+    """The files of ``view`` by hour, from one plan; ``snapshots`` as of :func:`with_sequences`."""
+    if snapshots is not None and view.table not in snapshots:
+        return {hour: [] for hour in hours}
+    snapshot = None if snapshots is None else snapshots[view.table]
+    return store.files_by_hour(view.table, hours, snapshot_id=snapshot)
 
 
 def _places(samples: pa.Table, found: pa.Table, key: str) -> Ints:

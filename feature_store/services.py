@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.views import (
     ATTRIBUTES,
     VIEWS,
@@ -49,9 +50,10 @@ class FeatureService:
         request: columns among ``REQUEST_COLUMNS``.
         windows: names of the windows served, such as ``24h``; None for all of a view's. What has
             no window, as the age of the last click, is always served.
+        sequences: names of sequence views; their lists are no columns of :meth:`columns`.
 
     Raises:
-        ServiceError: for a name that ``views`` does not declare.
+        ServiceError: for a name that ``views`` or ``sequence_views`` does not declare.
     """
 
     name: str
@@ -61,6 +63,7 @@ class FeatureService:
     attributes: tuple[str, ...] = ()
     request: tuple[str, ...] = ()
     windows: tuple[str, ...] | None = None
+    sequences: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         windows = {window_name(w) for view in VIEWS for w in view.windows}
@@ -69,6 +72,7 @@ class FeatureService:
             ("entities with attributes", self.attributes, [view.entity for view in ATTRIBUTES]),
             ("request columns", self.request, REQUEST_COLUMNS),
             ("windows", self.windows or (), windows),
+            ("sequence views", self.sequences, [view.name for view in SEQUENCE_VIEWS]),
         ):
             unknown = sorted(set(given) - set(known))
             if unknown:
@@ -84,6 +88,10 @@ class FeatureService:
     def attribute_views(self) -> tuple[AttributeView, ...]:
         """The declarations behind ``attributes``, in the order of ``ATTRIBUTES``."""
         return tuple(view for view in ATTRIBUTES if view.entity in self.attributes)
+
+    def sequence_views(self) -> tuple[SequenceView, ...]:
+        """The declarations behind ``sequences``, in the order of ``SEQUENCE_VIEWS``."""
+        return tuple(view for view in SEQUENCE_VIEWS if view.name in self.sequences)
 
     def served(self, view: FeatureView) -> tuple[str, ...]:
         """The columns of ``view`` that are served, in the view's order."""
@@ -133,6 +141,15 @@ _DECLARED: Final = (
         views=tuple(view.name for view in VIEWS),
         attributes=tuple(view.entity for view in ATTRIBUTES),
         request=REQUEST_COLUMNS,
+    ),
+    FeatureService(
+        "deep_ranking",
+        "What `ranking` serves, and what users did and rooms offer, in order.",
+        "ranking",
+        views=tuple(view.name for view in VIEWS),
+        attributes=tuple(view.entity for view in ATTRIBUTES),
+        request=REQUEST_COLUMNS,
+        sequences=tuple(view.name for view in SEQUENCE_VIEWS),
     ),
     FeatureService(
         "item_statistics",

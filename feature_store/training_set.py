@@ -2,28 +2,33 @@
 
 A recipe says all that a training set follows from. It travels with the model, so that the same rows
 can be read again, bit for bit, for as long as the snapshots it names are kept.
+
+A set with sequences is read as a stream, an hour at a time: its lists would fill the memory.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
-from feature_store import hours as hr
-from feature_store.labels import labelled
-from feature_store.schemas import SAMPLE_KEYS, TABLES
+from feature_store.digests import StreamDigest, content_digest
+from feature_store.labels import LABELS, labelled
+from feature_store.recipes import RECIPE_LABELS, Lineage, RebuildError, Recipe, lineage
+from feature_store.schemas import SAMPLE_KEYS, TABLES, optional
+from feature_store.sequence_sets import Placed, placed, sequence_files
+from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.services import SERVICES, FeatureService
 from feature_store.tables import Store, StoreError
 
 __all__ = [
+    "BATCH_ROWS",
     "FEATURE_COLUMNS",
+    "RECIPE_LABELS",
+    "STREAMED",
     "Lineage",
     "RebuildError",
     "Recipe",
@@ -31,85 +36,16 @@ __all__ = [
     "content_digest",
     "lineage",
     "rebuild",
+    "training_batches",
     "training_set",
 ]
 
 _RANKING: Final = SERVICES["ranking"]
 FEATURE_COLUMNS: Final[tuple[str, ...]] = _RANKING.columns()
-_LATE_HOURS = 3
-"""Outcomes of an impression may have arrived before a late impression did: look so far back."""
-
-
-class RebuildError(RuntimeError):
-    """A training set that cannot be made again as it was."""
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """The exact data behind a training set.
-
-    Attributes:
-        hours: completed hours of samples that were read.
-        outcome_hours: completed hours of outcomes that were read.
-        snapshots: Iceberg snapshot by table.
-        content_sha: digest of the content hashes of every hour read.
-    """
-
-    hours: tuple[str, ...]
-    outcome_hours: tuple[str, ...]
-    snapshots: Mapping[str, int]
-    content_sha: str
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that a training set follows from; plain JSON.
-
-    Attributes:
-        cut: hour; what is known before it counts.
-        service: name of the feature service; ``columns`` are those it had then, in order.
-        windows: the source's declared actions with their attribution windows in seconds.
-    """
-
-    cut: str
-    service: str
-    columns: tuple[str, ...]
-    windows: Mapping[str, int]
-    lineage: Lineage
-
-    def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON holds it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Recipe:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            RebuildError: for a recipe that lacks something.
-        """
-        lacking = sorted({f.name for f in fields(cls)} - set(body))
-        origin = dict(body.get("lineage") or {})
-        lacking += sorted({f.name for f in fields(Lineage)} - set(origin))
-        if lacking:
-            raise RebuildError(f"the recipe of the training set lacks {lacking}")
-        for name in ("hours", "outcome_hours"):
-            origin[name] = tuple(origin[name])
-        chosen = {f.name: body[f.name] for f in fields(cls)}
-        chosen["columns"] = tuple(body["columns"])
-        return cls(**{**chosen, "lineage": Lineage(**origin)})
-
-
-def lineage(store: Store, first: str, last: str, cut: str) -> Lineage:
-    """What a training set of samples [first, last] at ``cut`` reads, from the catalog alone."""
-    samples = store.ledger.readable("samples", first, last)
-    outcomes = store.ledger.readable("outcomes", hr.add(first, -_LATE_HOURS), hr.add(cut, -1))
-    digest = hashlib.sha256()
-    for completion in (*samples.values(), *outcomes.values()):
-        digest.update(f"{completion.table}|{completion.hour}|{completion.content_hash}\n".encode())
-    snapshots = {name: store.snapshot_id(name) for name in ("samples", "outcomes")}
-    known = {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
-    return Lineage(tuple(samples), tuple(outcomes), known, digest.hexdigest())
+BATCH_ROWS: Final = 8192
+"""Rows of a batch of a streamed training set, at most."""
+STREAMED: Final = "stream"
+"""How the digest of a streamed training set is called where it is kept."""
 
 
 def training_set(
@@ -119,6 +55,7 @@ def training_set(
     cut: str,
     windows: Mapping[str, int],
     service: FeatureService = _RANKING,
+    labels: Sequence[str] = RECIPE_LABELS,
 ) -> pa.Table:
     """Samples of hours [first, last] with the labels that are known at ``cut``.
 
@@ -126,45 +63,107 @@ def training_set(
         cut: hour; only outcomes that arrived before it are used, and what is still open there is
             null.
         windows: the source's declared actions with their attribution windows in seconds.
-        service: whose feature columns are read.
+        service: whose feature columns are read; its sequences are not.
+        labels: names in ``LABELS``.
 
     Returns:
         The sample keys, the service's columns, ``hour`` and a ``label_<name>`` column per declared
         label, in the order of the hours.
     """
     origin = lineage(store, first, last, cut)
-    return build(store, Recipe(cut, service.name, service.columns(), windows, origin))
+    recipe = Recipe(cut, service.name, service.columns(), windows, origin, tuple(labels))
+    return build(store, recipe)
 
 
 def build(store: Store, recipe: Recipe) -> pa.Table:
-    """The training set of a recipe, read at the snapshots that it names.
+    """The training set of a recipe, read at the snapshots that it names, without its sequences.
 
     Raises:
-        StoreError: for a column that ``samples`` does not have.
+        StoreError: for a column that ``samples`` does not have, or a label that is not declared.
     """
+    _check(recipe)
+    origin = recipe.lineage
+    snapshot = origin.snapshots.get("samples")
+    samples = store.read("samples", origin.hours, _columns(recipe), snapshot_id=snapshot)
+    return labelled(samples, _outcomes(store, recipe), recipe.cut, recipe.windows, recipe.labels)
+
+
+def training_batches(
+    store: Store, recipe: Recipe, rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """The training set of a recipe, hour after hour, in batches of at most ``rows`` rows.
+
+    The rows, columns and order of :func:`build`, then a list column ``<view>_<element>`` for every
+    sequence view of the recipe, newest last and never null. An hour's samples and sequences and the
+    outcomes are held at a time.
+
+    Raises:
+        StoreError: for a column that ``samples`` does not have, or a label or sequence view that is
+            not declared.
+    """
+    _check(recipe)
+    origin = recipe.lineage
+    views, outcomes = _views(recipe), _outcomes(store, recipe)
+    snapshot = origin.snapshots.get("samples")
+    shown = store.files_by_hour("samples", origin.hours, snapshot_id=snapshot)
+    beside = [(v, sequence_files(store, v, origin.hours, origin.snapshots)) for v in views]
+    for hour in origin.hours:
+        schema = optional(TABLES["samples"].schema)
+        read = ds.dataset(shown[hour], schema=schema, format="parquet")
+        samples = read.to_table(columns=_columns(recipe))
+        table = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
+        lists = [placed(table, view, files[hour]) for view, files in beside]
+        yield from _sliced(table, lists, rows)
+        # An outcome is the first sample's of its name, and no later hour's.
+        ids = samples["sample_id"].combine_chunks()
+        outcomes = outcomes.filter(pc.invert(pc.is_in(outcomes["sample_id"], value_set=ids)))
+
+
+def _sliced(table: pa.Table, lists: Sequence[Placed], rows: int) -> Iterator[pa.RecordBatch]:
+    table = table.combine_chunks()
+    for start in range(0, table.num_rows, rows):
+        [part] = table.slice(start, rows).to_batches()
+        columns = dict(zip(part.schema.names, part.columns, strict=True))
+        for view in lists:
+            columns |= view.lists(start, start + rows)
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def _check(recipe: Recipe) -> None:
     known = TABLES["samples"].schema.names
     absent = [column for column in recipe.columns if column not in known]
     if absent:
         raise StoreError(f"samples have no columns {absent}; read them with the code that had them")
-    keys = [field.name for field in SAMPLE_KEYS]
+    unknown = [name for name in recipe.labels if name not in LABELS]
+    if unknown:
+        raise StoreError(f"no labels {unknown} are declared; there are {sorted(LABELS)}")
+
+
+def _views(recipe: Recipe) -> tuple[SequenceView, ...]:
+    declared = {view.name: view for view in SEQUENCE_VIEWS}
+    unknown = [name for name in recipe.sequences if name not in declared]
+    if unknown:
+        raise StoreError(f"no sequence views {unknown} are declared; there are {sorted(declared)}")
+    return tuple(declared[name] for name in recipe.sequences)
+
+
+def _columns(recipe: Recipe) -> list[str]:
+    return [*(field.name for field in SAMPLE_KEYS), *recipe.columns, "hour"]
+
+
+def _outcomes(store: Store, recipe: Recipe) -> pa.Table:
     origin = recipe.lineage
-    samples = store.read(
-        "samples",
-        origin.hours,
-        [*keys, *recipe.columns, "hour"],
-        snapshot_id=origin.snapshots.get("samples"),
-    )
-    outcomes = store.read(
-        "outcomes", origin.outcome_hours, snapshot_id=origin.snapshots.get("outcomes")
-    )
-    return labelled(samples, outcomes, recipe.cut, recipe.windows)
+    names = ["sample_id", "action", "event_time", "ingested_at", "value"]
+    snapshot = origin.snapshots.get("outcomes")
+    return store.read("outcomes", origin.outcome_hours, names, snapshot_id=snapshot)
 
 
 def rebuild(store: Store, body: Mapping[str, Any]) -> pa.Table:
     """The training set that ``handoff.json`` of a model describes, the very same rows and bits.
 
     Args:
-        body: the hand-off; its ``training_set`` holds the recipe, ``rows`` and ``sha256``.
+        body: the hand-off; its ``training_set`` holds the recipe, ``rows`` and ``sha256``, and
+            ``digest`` where the rows were streamed. Those come with their sequences.
 
     Raises:
         RebuildError: when the hand-off has no recipe, its snapshots are gone, or what they hold is
@@ -183,8 +182,11 @@ def rebuild(store: Store, body: Mapping[str, Any]) -> pa.Table:
                 f"snapshot {snapshot} of table {table} is not there; it is kept for as long as "
                 "its tag is, in the warehouse that the model was trained from"
             )
-    table = build(store, recipe)
-    found = content_digest(table)
+    if stored.get("digest") == STREAMED:
+        table, found = _collected(training_batches(store, recipe))
+    else:
+        table = build(store, recipe)
+        found = content_digest(table)
     if found != stored["sha256"]:
         raise RebuildError(
             f"the rebuilt training set has {table.num_rows} rows and digest {found[:12]}, the "
@@ -194,46 +196,10 @@ def rebuild(store: Store, body: Mapping[str, Any]) -> pa.Table:
     return table
 
 
-def content_digest(table: pa.Table) -> str:
-    """SHA-256 of a table's names, types, values and nulls, in order, however it is chunked.
-
-    Columns may hold texts, numbers and timestamps; NaNs of different bits are different.
-
-    Raises:
-        TypeError: for a column of another type.
-    """
-    digest = hashlib.sha256()
-    for name in table.column_names:
-        column = table[name]
-        digest.update(f"{name}|{column.type}|{len(column)}\n".encode())
-        for chunk in column.chunks:
-            digest.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())
-        for piece in _bytes_of(column):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _bytes_of(column: pa.ChunkedArray) -> Iterator[bytes]:
-    """The values of a column; what lies under a null is not among them."""
-    if pa.types.is_string(column.type):
-        chunks = [pc.fill_null(chunk, "") for chunk in column.chunks]
-        for chunk in chunks:
-            yield pc.binary_length(chunk).to_numpy().tobytes()
-        for chunk in chunks:
-            yield _text_bytes(chunk)
-        return
-    if pa.types.is_timestamp(column.type):
-        column = pc.cast(column, pa.int64())
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise TypeError(f"no digest of a column of type {column.type}")
-    for chunk in column.chunks:
-        values: npt.NDArray[Any] = pc.fill_null(chunk, 0).to_numpy()
-        yield values.tobytes()
-
-
-def _text_bytes(texts: pa.StringArray) -> bytes:
-    if not len(texts):
-        return b""
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    return memoryview(data)[ends[0] : ends[-1]].tobytes() if data is not None else b""
+def _collected(batches: Iterator[pa.RecordBatch]) -> tuple[pa.Table, str]:
+    """A stream as a table, and its digest."""
+    digest, parts = StreamDigest(), []
+    for batch in batches:
+        digest.update(batch)
+        parts.append(batch)
+    return (pa.Table.from_batches(parts) if parts else pa.table({})), digest.hexdigest()

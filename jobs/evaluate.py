@@ -1,242 +1,89 @@
-"""Judge models by ranking metrics on an hour that none of them has seen, beside popularity."""
+"""Judge models by ranking metrics on hours that none of them has seen, beside popularity."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours as hr
-from feature_store.labels import LABELS, label_column
-from feature_store.schemas import EVALUATION_GROUPS, EVALUATIONS
-from feature_store.sources.base import Source
+from feature_store.labels import LABELS
+from feature_store.schemas import EVALUATIONS
+from feature_store.services import SERVICES
 from feature_store.tables import Store
-from feature_store.training_set import training_set
-from feature_store.views import VIEWS, window_name
+from feature_store.training_set import Recipe, lineage, training_batches
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.evaluation_page import POPULARITY, SHOWN, Judged, Scores, evaluation_page
-from jobs.support.fencing import claim, run_token
-from jobs.support.promotions import champion_before
+from jobs.support.contenders import Contender, champions, contender, popularity
+from jobs.support.evaluation_page import POPULARITY, Judged, evaluation_page
+from jobs.support.fencing import claim, one_at_a_time, run_token
+from jobs.support.judging import (
+    Scored,
+    Verdict,
+    differences,
+    judge,
+    logged,
+    scored,
+    table_rows,
+)
+from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, plan_of
 from jobs.support.settings import Settings, load_settings
+from jobs.support.stages import require_hours
 from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.train_gbdt import DEFAULT_NAME, Plan, plan
-from models.metrics import evaluate_ranking, group_codes, ndcg_at_k, paired_bootstrap
+from jobs.support.training import skipped
 from models.registry import Registry, Version
 
 __all__ = ["EVALUATIONS_BY_NAME", "Judged", "build_parser", "evaluate", "main", "run"]
 
 JOB = "evaluate"
-EVALUATIONS_BY_NAME: Final = ("hourly", "offline")
+EVALUATIONS_BY_NAME: Final = ("hourly", "offline", "daily")
+_ROWS: Final = 65_536
+"""Rows that are scored at once where no sequences are read."""
 
 
 @dataclass(frozen=True)
-class _Contender:
-    role: str
-    name: str
-    version: str
-    data_hour: str | None
-    score: Callable[[pa.Table, str], Scores]
+class _Span:
+    """The hours that are judged, and the cut of their labels; ``lag`` is how far back they lie."""
 
+    first: str
+    last: str
+    cut: str
+    lag: int = 0
 
-def popularity(table: pa.Table, _label: str) -> Scores:
-    """The target's smoothed CTR over the longest window: what an hour's samples knew of it."""
-    longest = {view.name: f"{view.name}_ctr_{window_name(max(view.windows))}" for view in VIEWS}
-    rooms = pc.equal(table["target_type"], "room")
-    score = pc.if_else(rooms, table[longest["room"]], table[longest["item"]])
-    return score.to_numpy().astype(np.float64)
-
-
-def _model_scores(model: Any) -> Callable[[pa.Table, str], Scores]:
-    """Scores by label: the task's own where the model has it, else its ranking score."""
-    cached: dict[int, Mapping[str, Scores]] = {}
-
-    def score(table: pa.Table, label: str) -> Scores:
-        if label not in model.tasks:
-            result: Scores = model.score(table)
-            return result
-        if id(table) not in cached:
-            cached.clear()
-            cached[id(table)] = model.predict(table)
-        return cached[id(table)][label]
-
-    return score
-
-
-def _contender(registry: Registry, role: str, version: Version, hour: str) -> _Contender:
-    """A registered version as a contender on ``hour``.
-
-    Raises:
-        RefusedError: when the version was fitted on ``hour`` or later: nothing scores a model on an
-            hour that it has seen.
-    """
-    data_hour = version.tags["data_hour"]
-    if data_hour >= hour:
-        raise RefusedError(
-            f"{version.name} version {version.version} has seen {data_hour}; it cannot be judged "
-            f"on {hour}. Evaluate a version fitted on earlier hours."
-        )
-    loaded = registry.load(version.name, version.version)
-    return _Contender(role, version.name, str(version.version), data_hour,
-                      _model_scores(loaded.model))  # fmt: skip
-
-
-def _champions(store: Store, registry: Registry, name: str, hour: str) -> dict[str, Version]:
-    """The champion of the moment before ``hour``, and that of a day earlier, by role."""
-    found = {}
-    for role, moment in (("champion", hour), ("champion_yesterday", hr.add(hour, -24))):
-        number = champion_before(store, name, moment)
-        if number is not None:
-            found[role] = registry.get(name, int(number))
-    return found
-
-
-def judge(contender: _Contender, table: pa.Table, label: str, resamples: int, seed: int) -> Judged:
-    """Metrics of one contender on the mature groups of ``table``; NDCG@10 with its interval.
-
-    A group counts only when all of its labels are mature.
-    """
-    column = table[label_column(label)]
-    codes = group_codes(table["group_id"])
-    open_groups = np.unique(codes[pc.is_null(column).to_numpy()])
-    mature = ~np.isin(codes, open_groups)
-    rows = table.filter(pa.array(mature))
-    labels = (rows[label_column(label)].to_numpy() > 0).astype(np.float64)
-    if not len(labels):
-        return Judged(contender.role, contender.name, contender.version, contender.data_hour, label,
-                      {"rows": 0.0, "groups": 0.0}, {}, np.zeros(0, np.str_), np.zeros(0),
-                      table.num_rows)  # fmt: skip
-    scores = contender.score(table, label)[mature]
-    groups = rows["group_id"]
-    metrics = evaluate_ranking(labels, scores, groups)
-    per_group = ndcg_at_k(labels, scores, groups, 10)
-    counted = ~np.isnan(per_group.values)
-    ndcg = per_group.values[counted]
-    interval = paired_bootstrap(ndcg, seed, resamples)
-    ids = np.asarray(per_group.groups)[counted]
-    return Judged(
-        contender.role, contender.name, contender.version, contender.data_hour, label, metrics,
-        {"ndcg_at_10": (interval.low, interval.high)}, ids, ndcg, int((~mature).sum()),
-    )  # fmt: skip
-
-
-def _differences(judged: Sequence[Judged], resamples: int, seed: int) -> dict[str, tuple[Any, ...]]:
-    """Candidate minus every other role on NDCG@10, per label, paired by group."""
-    found: dict[str, tuple[Any, ...]] = {}
-    by = {(j.role, j.label): j for j in judged}
-    for (role, label), other in by.items():
-        candidate = by.get(("candidate", label))
-        if role == "candidate" or candidate is None:
-            continue
-        common, mine, theirs = np.intersect1d(
-            candidate.groups, other.groups, assume_unique=True, return_indices=True
-        )
-        if len(common):
-            interval = paired_bootstrap(candidate.ndcg[mine] - other.ndcg[theirs], seed, resamples)
-            found[f"ndcg_at_10_minus_{role}|{label}"] = (*interval, len(common))
-    return found
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """Everything that was found on one hour; ``version`` is the candidate, whose run keeps it."""
-
-    hour: str
-    version: Version
-    judged: Sequence[Judged]
-    differences: Mapping[str, tuple[Any, ...]]
-    rows: int
-
-
-def _rows(
-    verdict: _Verdict, evaluation: str, hour: str, cut: str
-) -> tuple[list[dict[str, Any]], pa.Table]:
-    """The rows of ``evaluations`` and ``evaluation_groups`` of one verdict."""
-    summary: list[dict[str, Any]] = []
-    groups: list[pa.Table] = []
-    for j in verdict.judged:
-        base = {"evaluation": evaluation, "judged_hour": verdict.hour, "name": j.name,
-                "version": j.version, "role": j.role, "label": j.label, "hour": hour}  # fmt: skip
-        more = {"segment": "all", "groups": int(j.metrics["groups"]), "immature": j.immature,
-                "data_hour": j.data_hour, "cut": cut}  # fmt: skip
-        for metric, value in j.metrics.items():
-            low, high = j.intervals.get(metric, (None, None))
-            entry = {"metric": metric, "value": value, "low": low, "high": high}
-            summary.append({**base, **more, **entry})
-        if j.role == "candidate":
-            for key, (value, low, high, count) in verdict.differences.items():
-                metric, label = key.split("|")
-                if label == j.label:
-                    entry = {"metric": metric, "value": value, "low": low, "high": high}
-                    summary.append({**base, **more, **entry, "groups": count})
-        constants = {k: pa.array([v] * len(j.ndcg), pa.string()) for k, v in base.items()}
-        columns = {**constants, "group_id": pa.array(j.groups.tolist(), pa.string()),
-                   "ndcg_at_10": pa.array(j.ndcg, pa.float64())}  # fmt: skip
-        groups.append(pa.table(columns).select(EVALUATION_GROUPS.names))
-    return summary, pa.concat_tables(groups)
-
-
-def _logged(verdict: _Verdict, prefix: str) -> dict[str, float]:
-    """Metrics of the candidate's run, named so that the registry page reads by itself."""
-    metrics: dict[str, float] = {}
-    for j in verdict.judged:
-        name = prefix if j.role == "candidate" else j.role
-        if prefix != "heldout" and j.role != "candidate":
-            name = f"{prefix}_{j.role}"
-        metrics |= {f"{name}_{m}_{j.label}": j.metrics[m] for m in SHOWN if m in j.metrics}
-        for metric, (low, high) in j.intervals.items():
-            metrics[f"{name}_{metric}_{j.label}_low"] = low
-            metrics[f"{name}_{metric}_{j.label}_high"] = high
-    for key, (value, low, high, _) in verdict.differences.items():
-        name, label = key.split("|")
-        name = name if prefix == "heldout" else f"{prefix}_{name}"
-        metrics |= {f"{name}_{label}": value, f"{name}_{label}_low": low,
-                    f"{name}_{label}_high": high}  # fmt: skip
-    return metrics
-
-
-def _heldout(store: Store, source: Source, hour: str, cut: str) -> pa.Table:
-    """The labelled samples of ``hour`` at ``cut``."""
-    if not store.readable_hours("samples", hour, hour):
-        raise RefusedError(
-            f"samples of {hour} are not there. "
-            f"Run: spark-submit jobs/build_samples.py --hour {hour}"
-        )
-    return training_set(store, hour, hour, cut, source.windows)
+    @property
+    def words(self) -> str:
+        return self.first if self.first == self.last else f"{self.first} to {self.last}"
 
 
 def evaluate(
-    store: Store, settings: Settings, name: str, hour: str, evaluation: str, token: str, dry: bool
-) -> Summary:
+    store: Store, settings: Settings, name: str, hour: str, evaluation: str, token: str, dry: bool,
+    last: str | None = None,
+) -> Summary:  # fmt: skip
     """Judge models at ``hour`` and keep the result.
 
     ``hourly`` judges the candidate of ``hour`` beside the champion of that moment on ``hour``
-    itself, cut one hour later. ``offline`` judges, at the same cut, the newest version that has not
-    seen them on the hours ``lag_hours`` back, whose slower actions are mature by now.
+    itself, cut one hour later. ``daily`` judges it on all hours up to ``last`` (by default 24 of
+    them), cut after the last. ``offline`` judges, at the hourly cut, the newest version that has
+    not seen them on the hours ``lag_hours`` back, whose slower actions are mature by now.
     """
     writer = claim(store, f"{JOB}:{evaluation}:{name}", [hour], token)
-    chosen = plan(store, settings.train, name, hour)
+    chosen = plan_of(store, settings, name, hour)
     summary = Summary(JOB, [hour])
     if not chosen.complete:
-        return _skipped(summary, chosen.shortage())
+        return skipped(summary, chosen.shortage())
     registry = Registry(settings.tracking())
-    cut = hr.add(hour, 1)
-    hourly = evaluation == "hourly"
-    lags = (0,) if hourly else settings.evaluation.lag_hours
-    verdicts = {
-        lag: verdict
-        for lag in lags
-        if (verdict := _judge_hour(store, registry, settings, chosen, hr.add(hour, -lag), cut,
-                                   hourly)) is not None
-    }  # fmt: skip
+    spans = _spans(settings, hour, evaluation, last)
+    found = [_judged(store, registry, settings, chosen, span, evaluation) for span in spans]
+    verdicts = {s: v for s, v in zip(spans, found, strict=True) if v is not None}
     if not verdicts:
-        return _skipped(summary, f"no version of {name} is older than the hours {lags} h back")
-    kept = [_rows(verdict, evaluation, hour, cut) for verdict in verdicts.values()]
+        lags = tuple(span.lag for span in spans)
+        return skipped(summary, f"no version of {name} is older than the hours {lags} h back")
+    cut = spans[0].cut
+    kept = [table_rows(verdict, evaluation, hour, cut) for verdict in verdicts.values()]
     rows = pa.Table.from_pylist([r for found, _ in kept for r in found], schema=EVALUATIONS)
     groups = pa.concat_tables([g for _, g in kept])
     first = next(iter(verdicts.values()))
@@ -245,62 +92,107 @@ def evaluate(
     summary.model = {"name": name, "version": first.version.version}
     summary.mlflow_run_url = registry.run_url(first.version.run_id)
     summary.details = {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in first.judged}
-    summary.message = f"judged {', '.join(v.hour for v in verdicts.values())}, cut {cut}"
+    summary.message = f"judged {', '.join(v.words for v in verdicts.values())}, cut {cut}"
     if dry:
         summary.status = "dry-run"
         return summary
-    where = {"hour": hour, "evaluation": evaluation}
-    with store.ledger.holding(writer.stage, [hour], writer.token):
+    with (
+        store.ledger.holding(writer.stage, [hour], writer.token),
+        one_at_a_time(store, f"{JOB}:{evaluation}", [hour], token),
+    ):
         summary.snapshots = {
-            "evaluation_groups": store.commit_slice(groups, "evaluation_groups", where),
-            "evaluations": store.commit_slice(rows, "evaluations", where),
+            "evaluation_groups": _kept(store, groups, "evaluation_groups", name, hour, evaluation),
+            "evaluations": _kept(store, rows, "evaluations", name, hour, evaluation),
         }
-        for lag, verdict in verdicts.items():
-            prefix = "heldout" if hourly else f"offline_{lag}h"
-            page = evaluation_page(verdict.hour, verdict.judged, evaluation, cut)
-            registry.log_evaluation(verdict.version, _logged(verdict, prefix),
+        for span, verdict in verdicts.items():
+            prefix = f"offline_{span.lag}h" if evaluation == "offline" else "heldout"
+            page = evaluation_page(verdict.words, verdict.judged, evaluation, cut)
+            registry.log_evaluation(verdict.version, logged(verdict, prefix),
                                     artefacts={f"{prefix}-{verdict.hour}.html": page})  # fmt: skip
     return summary
 
 
-def _skipped(summary: Summary, message: str) -> Summary:
-    summary.status, summary.message = "skipped", message
-    progress(JOB, f"skipped: {message}")
-    return summary
+def _spans(settings: Settings, hour: str, evaluation: str, last: str | None) -> list[_Span]:
+    cut = hr.add(hour, 1)
+    if evaluation == "offline":
+        back = {lag: hr.add(hour, -lag) for lag in settings.evaluation.lag_hours}
+        return [_Span(past, past, cut, lag) for lag, past in back.items()]
+    if evaluation == "hourly":
+        return [_Span(hour, hour, cut)]
+    last = last or hr.add(hour, 23)
+    return [_Span(hour, last, hr.add(last, 1))]
 
 
-def _judge_hour(
-    store: Store, registry: Registry, settings: Settings, chosen: Plan, hour: str, cut: str,
-    hourly: bool,
-) -> _Verdict | None:  # fmt: skip
-    """Every contender on ``hour`` with the labels known at ``cut``; None without a candidate."""
-    candidate = _candidate(registry, chosen, hour, hourly)
+def _kept(
+    store: Store, rows: pa.Table, table: str, name: str, hour: str, evaluation: str
+) -> int | None:
+    """Commit the partition: ``rows``, and what other names' evaluations left there."""
+    where = {"hour": hour, "evaluation": evaluation}
+    there = store.read(table, [hour], where={"evaluation": evaluation})
+    mine = pc.is_in(there["name"], value_set=pa.array([name, POPULARITY]))
+    others = there.filter(pc.invert(mine)).select(rows.column_names)
+    return store.commit_slice(pa.concat_tables([others.cast(rows.schema), rows]), table, where)
+
+
+def _judged(
+    store: Store, registry: Registry, settings: Settings, chosen: Plan, span: _Span,
+    evaluation: str,
+) -> Verdict | None:  # fmt: skip
+    """Every contender on the hours of ``span``; None without a candidate."""
+    offline = evaluation == "offline"
+    candidate = _candidate(registry, chosen, span.first, offline)
     if candidate is None:
         return None
-    roles = {"candidate": candidate, **_champions(store, registry, chosen.name, hour)}
-    contenders = [_contender(registry, role, version, hour) for role, version in roles.items()]
-    contenders.append(_Contender(POPULARITY, POPULARITY, "-", None, popularity))
-    table = _heldout(store, settings.open_source(), hour, cut)
-    wanted = settings.evaluation.labels if hourly else tuple(LABELS)
-    declared = [label for label in wanted if label_column(label) in table.column_names]
+    roles = {"candidate": candidate, **champions(store, registry, chosen.name, span.first)}
+    contenders = [contender(registry, role, found, span.first) for role, found in roles.items()]
+    contenders.append(popularity())
+    windows = settings.open_source().windows
+    wanted = tuple(LABELS) if offline else settings.evaluation.labels
+    declared = [n for n in wanted if n in LABELS and LABELS[n].declared(windows)]
     labels = [label for label in declared if not LABELS[label].summed]
+    rows = _scored(store, dict(windows), span, contenders, labels)
     resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
-    judged = [judge(c, table, label, resamples, seed) for label in labels for c in contenders]
+    judged = [judge(c, rows, label, resamples, seed) for label in labels for c in contenders]
     _report(judged, labels)
-    return _Verdict(hour, candidate, judged, _differences(judged, resamples, seed), table.num_rows)
+    apart = differences(judged, resamples, seed)
+    return Verdict(span.first, span.words, candidate, judged, apart, rows.rows)
 
 
-def _candidate(registry: Registry, chosen: Plan, hour: str, hourly: bool) -> Version | None:
+def _scored(
+    store: Store, windows: dict[str, int], span: _Span, contenders: Sequence[Contender],
+    labels: Sequence[str],
+) -> Scored:  # fmt: skip
+    """The readable hours of ``span`` with the labels known at its cut, scored by everyone."""
+    read = {name for one in contenders for name in one.sequences}
+    service = replace(SERVICES["deep_ranking"], sequences=tuple(read))
+    origin = lineage(store, span.first, span.last, span.cut, service)
+    if not origin.hours:
+        raise RefusedError(
+            f"samples of {span.words} are not there. Run: spark-submit jobs/build_samples.py "
+            f"--from-hour {span.first} --to-hour {span.last}"
+        )
+    missing = hr.difference(span.last, span.first) + 1 - len(origin.hours)
+    if missing:
+        progress(JOB, f"{missing} hours of {span.words} are not readable, and left out")
+    views = service.sequence_views()
+    for view in views:
+        require_hours(store, view.table, origin.hours, "build_samples")
+    recipe = Recipe(
+        span.cut, service.name, service.columns(), windows, origin, tuple(labels),
+        tuple(view.name for view in views),
+    )  # fmt: skip
+    batches = training_batches(store, recipe) if views else training_batches(store, recipe, _ROWS)
+    return scored(batches, contenders, labels)
+
+
+def _candidate(registry: Registry, chosen: Plan, hour: str, offline: bool) -> Version | None:
     """The version of this run, or, looking back, the newest that has not seen ``hour``."""
-    if not hourly:
+    if offline:
         unseen = [v for v in registry.versions(chosen.name) if v.tags["data_hour"] < hour]
         return max(unseen, key=lambda v: (v.tags["data_hour"], v.version), default=None)
-    candidate = registry.find(chosen.name, chosen.run_key)
+    candidate = find_candidate(registry, chosen)
     if candidate is None:
-        raise RefusedError(
-            f"{chosen.name} has no version of hour {hour}. "
-            f"Run: train_gbdt.py --name {chosen.name} --hour {hour}"
-        )
+        raise RefusedError(f"{chosen.name} has no version of hour {hour}. Run: {chosen.command}")
     return candidate
 
 
@@ -323,34 +215,37 @@ def run(arguments: argparse.Namespace) -> Summary:
     settings = load_settings(arguments)
     hours = run_hours(arguments, settings.open_source().time_zone)
     store = settings.open_store()
-    token = run_token(arguments.run_id)
-    summaries = [
-        evaluate(store, settings, arguments.name, hour, arguments.evaluation, token,
-                 arguments.dry_run)
-        for hour in hours
-    ]  # fmt: skip
-    last = summaries[-1]
-    last.hours = hours
-    last.rows_in = sum(s.rows_in for s in summaries)
-    last.rows_out = sum(s.rows_out for s in summaries)
-    return last
+    name, token, dry = arguments.name, run_token(arguments.run_id), arguments.dry_run
+    evaluation = arguments.evaluation or ("daily" if is_daily(name) else "hourly")
+    if evaluation == "daily":
+        last = hours[-1] if len(hours) > 1 else None
+        summary = evaluate(store, settings, name, hours[0], evaluation, token, dry, last)
+        summary.hours = hours
+        return summary
+    summaries = [evaluate(store, settings, name, hour, evaluation, token, dry) for hour in hours]
+    last_summary = summaries[-1]
+    last_summary.hours = hours
+    last_summary.rows_in = sum(s.rows_in for s in summaries)
+    last_summary.rows_out = sum(s.rows_out for s in summaries)
+    return last_summary
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = job_parser(
         JOB,
-        "NDCG@1/3/5/10, AUC and GAUC of the hour's candidate, of the champion of that moment and "
-        "of popularity, on mature groups, with paired bootstrap intervals.",
+        "NDCG@1/3/5/10, AUC and GAUC of the candidate of an hour or day, of the champion of that "
+        "moment and of popularity, on mature groups, with paired bootstrap intervals.",
         "  evaluate.py --hour 2026-11-11T05\n"
-        "  evaluate.py --hour 2026-11-11T05 --evaluation offline\n",
+        "  evaluate.py --hour 2026-11-11T05 --evaluation offline\n"
+        "  evaluate.py --date 2026-11-11 --evaluation daily --name mmoe_ranker\n",
     )
     parser.add_argument("--name", default=DEFAULT_NAME, help="registered name [%(default)s]")
     parser.add_argument(
         "--evaluation",
         choices=EVALUATIONS_BY_NAME,
-        default=EVALUATIONS_BY_NAME[0],
-        help="hourly: this hour's candidate on this hour; offline: who serves, on an hour whose "
-        "slower actions are mature by now [%(default)s]",
+        help="hourly: this hour's candidate on this hour; daily: the candidate of a day, fitted on "
+        "the days before, on the hours of the day; offline: who serves, on an hour whose slower "
+        "actions are mature by now [daily for what is pre-trained by day, else hourly]",
     )
     return parser
 

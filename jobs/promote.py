@@ -20,9 +20,10 @@ from feature_store.tables import Store
 from jobs.support import promotions
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
+from jobs.support.plans import DEFAULT_NAME, find_candidate, is_daily, plan_of
 from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
 from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.train_gbdt import DEFAULT_NAME, plan
+from jobs.support.training import skipped
 from models.metrics import paired_bootstrap
 from models.registry import Registry, Version
 
@@ -100,12 +101,19 @@ def _paired(groups: pa.Table, other: str) -> Differences:
         theirs.select([*keys, "ndcg_at_10"]), keys, join_type="inner", right_suffix="_other"
     )
     joined = joined.sort_by([(key, "ascending") for key in keys])
-    return pc.subtract(joined["ndcg_at_10"], joined["ndcg_at_10_other"]).to_numpy()
+    found: Differences = pc.subtract(joined["ndcg_at_10"], joined["ndcg_at_10_other"]).to_numpy()
+    return found
 
 
-def _evidence(store: Store, name: str, hour: str, label: str, pool_hours: int) -> Evidence:
+def _evidence(
+    store: Store, name: str, hour: str, label: str, pool_hours: int, evaluation: str
+) -> Evidence:
+    """What was judged of the candidates of the last ``pool_hours``.
+
+    A daily evaluation stands at the first hour of its day: of the usual 24 hours it is the one.
+    """
     hours = hr.hour_range(hr.add(hour, 1 - pool_hours), hour)
-    groups = store.read("evaluation_groups", hours, where={"evaluation": "hourly"})
+    groups = store.read("evaluation_groups", hours, where={"evaluation": evaluation})
     own = pc.or_(pc.equal(groups["name"], name), pc.equal(groups["name"], "popularity"))
     groups = groups.filter(pc.and_(own, pc.equal(groups["label"], label)))
     latest = groups.filter(pc.equal(groups["hour"], hour))
@@ -149,7 +157,12 @@ def _reconcile(store: Store, registry: Registry, name: str) -> None:
 
 
 def _judged(
-    store: Store, registry: Registry, settings: Settings, candidate: Version, hour: str
+    store: Store,
+    registry: Registry,
+    settings: Settings,
+    candidate: Version,
+    hour: str,
+    evaluation: str,
 ) -> tuple[bool, str, dict[str, float], str | None]:
     """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment."""
     name = candidate.name
@@ -165,7 +178,8 @@ def _judged(
         )
         return False, reason, {}, current
     label = settings.evaluation.labels[0]
-    evidence = _evidence(store, name, hour, label, settings.promotion.pool_hours)
+    pool_hours = settings.promotion.pool_hours
+    evidence = _evidence(store, name, hour, label, pool_hours, evaluation)
     accepted, reason, numbers = decide(
         evidence, current is not None, settings.promotion, settings.evaluation.resamples,
         settings.evaluation.seed,
@@ -174,33 +188,29 @@ def _judged(
 
 
 def promote(
-    store: Store, settings: Settings, name: str, hour: str, token: str, dry: bool
-) -> Summary:
-    """Decide on the version of ``hour``; a decision that was made stands.
+    store: Store, settings: Settings, name: str, hour: str, token: str, dry: bool,
+    evaluation: str = "hourly",
+) -> Summary:  # fmt: skip
+    """Decide on the version of ``hour`` by an ``evaluation``; a decision that was made stands.
 
     Intent, alias and done happen under one lock, so that promoters cannot interleave.
     """
     stage = f"{JOB}:{name}"
     writer = claim(store, stage, ["alias"], token)
-    chosen = plan(store, settings.train, name, hour)
+    chosen = plan_of(store, settings, name, hour)
     summary = Summary(JOB, [hour])
     if not chosen.complete:
-        summary.status, summary.message = "skipped", chosen.shortage()
-        progress(JOB, f"skipped: {summary.message}")
-        return summary
+        return skipped(summary, chosen.shortage())
     registry = Registry(settings.tracking())
-    candidate = registry.find(name, chosen.run_key)
+    candidate = find_candidate(registry, chosen)
     if candidate is None:
-        raise RefusedError(
-            f"{name} has no version of hour {hour}. Run: train_gbdt.py --name {name} --hour {hour}"
-        )
+        raise RefusedError(f"{name} has no version of hour {hour}. Run: {chosen.command}")
     summary.model = {"name": name, "version": candidate.version}
     summary.mlflow_run_url = registry.run_url(candidate.run_id)
     with store.ledger.holding(stage, ["alias"], writer.token):
         _reconcile(store, registry, name)
-        made = promotions.decision(store, name, hour, str(candidate.version))
-        if made is None:
-            made = _decided(store, registry, settings, candidate, hour, dry)
+        known = promotions.decision(store, name, hour, str(candidate.version))
+        made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation)
     summary.status = "promoted" if made["action"] == "promote" else "kept"
     summary.message = f"{name} version {candidate.version}: {made['reason']}"
     if dry:
@@ -210,9 +220,12 @@ def promote(
 
 
 def _decided(
-    store: Store, registry: Registry, settings: Settings, candidate: Version, hour: str, dry: bool
-) -> Mapping[str, Any]:
-    accepted, reason, numbers, current = _judged(store, registry, settings, candidate, hour)
+    store: Store, registry: Registry, settings: Settings, candidate: Version, hour: str, dry: bool,
+    evaluation: str,
+) -> Mapping[str, Any]:  # fmt: skip
+    accepted, reason, numbers, current = _judged(
+        store, registry, settings, candidate, hour, evaluation
+    )
     number = str(candidate.version)
     row = {
         "decision_id": f"{candidate.name}|{hour}|{number}",
@@ -278,13 +291,14 @@ def run(arguments: argparse.Namespace) -> Summary:
     if arguments.history:
         return _show_history(settings.open_store(), arguments.name)
     hours = run_hours(arguments, settings.open_source().time_zone)
-    if len(hours) != 1:
+    evaluation = arguments.evaluation or ("daily" if is_daily(arguments.name) else "hourly")
+    if len(hours) != 1 and (evaluation != "daily" or arguments.date is None):
         raise SettingsError(f"{JOB} decides for one --hour, got {len(hours)} hours")
     store = settings.open_store()
     token = run_token(arguments.run_id)
     if arguments.rollback:
         return rollback(store, settings, arguments.name, hours[0], token)
-    return promote(store, settings, arguments.name, hours[0], token, arguments.dry_run)
+    return promote(store, settings, arguments.name, hours[0], token, arguments.dry_run, evaluation)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -294,10 +308,16 @@ def build_parser() -> argparse.ArgumentParser:
         "check that the candidate loads and scores in a fresh process, and move the "
         "aliases champion and challenger. Keeping the champion is done as well (exit status 0).",
         "  promote.py --hour 2026-11-11T05\n"
+        "  promote.py --date 2026-11-11 --evaluation daily --name mmoe_ranker\n"
         "  promote.py --history\n"
         "  promote.py --hour 2026-11-11T06 --rollback\n",
     )
     parser.add_argument("--name", default=DEFAULT_NAME, help="registered name [%(default)s]")
+    parser.add_argument(
+        "--evaluation",
+        choices=("hourly", "daily"),
+        help="which judgement decides [daily for what is pre-trained by day, else hourly]",
+    )
     parser.add_argument("--rollback", action="store_true", help="put the last champion back")
     parser.add_argument("--history", action="store_true", help="print what was decided and why")
     return parser

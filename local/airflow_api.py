@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-__all__ = ["FINISHED", "AirflowApi", "DagRun", "Task", "hour_of_run"]
+__all__ = ["FINISHED", "AirflowApi", "Asset", "DagRun", "Task", "hour_of_run"]
 
 FINISHED = ("success", "failed")
 HOUR_FORMAT = "%Y-%m-%dT%H"
@@ -17,7 +17,7 @@ TIMEOUT = (3, 30)  # seconds to connect and to answer
 
 @dataclass(frozen=True)
 class DagRun:
-    """One run: its DAG, its id, the hour it is for, its state."""
+    """One run: its DAG, its id, the hour (or the day) it is for, its state."""
 
     dag: str
     run_id: str
@@ -36,6 +36,15 @@ class Task:
     started: dt.datetime | None
 
 
+@dataclass(frozen=True)
+class Asset:
+    """An asset's number, its name, and the DAGs that wait for it."""
+
+    number: int
+    name: str
+    consumers: tuple[str, ...]
+
+
 def hour_of_run(run: dict[str, Any]) -> str:
     """The hour of a run: its partition's, else its data interval's first; empty without either."""
     if run.get("partition_key"):
@@ -50,10 +59,15 @@ def instant(text: str) -> dt.datetime:
 
 
 class AirflowApi:
-    """A session with one API server, whose simple auth manager lets every local caller in."""
+    """A session with one API server.
 
-    def __init__(self, address: str) -> None:
+    Args:
+        login: user and password; None where the simple auth manager lets every local caller in.
+    """
+
+    def __init__(self, address: str, login: tuple[str, str] | None = None) -> None:
         self.address = address
+        self.login = login
         self.session = requests.Session()
         self.session.trust_env = False  # a proxy for the world has no part in a loopback call
 
@@ -78,7 +92,12 @@ class AirflowApi:
 
     def sign_in(self) -> None:
         """Get a token."""
-        answer = self.session.get(f"{self.address}/auth/token", timeout=TIMEOUT)
+        url = f"{self.address}/auth/token"
+        if self.login is None:
+            answer = self.session.get(url, timeout=TIMEOUT)
+        else:
+            body = dict(zip(("username", "password"), self.login, strict=True))
+            answer = self.session.post(url, json=body, timeout=TIMEOUT)
         answer.raise_for_status()
         self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
@@ -121,6 +140,23 @@ class AirflowApi:
     def unpause(self, dag: str) -> None:
         """Let the scheduler run a DAG."""
         self.call("PATCH", f"dags/{dag}?update_mask=is_paused", json={"is_paused": False})
+
+    def asset(self, name: str) -> Asset | None:
+        """The asset of that name, where a DAG names it."""
+        for asset in self.call("GET", f"assets?limit=100&name_pattern={name}")["assets"]:
+            if asset["name"] == name:
+                consumers = tuple(dag["dag_id"] for dag in asset["scheduled_dags"])
+                return Asset(asset["id"], name, consumers)
+        return None
+
+    def has_run(self, dag: str, key: str) -> bool:
+        """Whether a DAG has a run, in whatever state, of a partition."""
+        path = f"dags/{dag}/dagRuns?limit=1&partition_key_prefix_pattern={key}"
+        return bool(self.call("GET", path)["dag_runs"])
+
+    def announce(self, asset: Asset, key: str) -> None:
+        """An event of an asset, for one of its partitions."""
+        self.call("POST", "assets/events", json={"asset_id": asset.number, "partition_key": key})
 
     def runs(self, dag: str) -> list[DagRun]:
         """The newest hundred runs of a DAG, oldest first."""

@@ -1,4 +1,4 @@
-"""Follows the hours through Airflow: which hour, which task, in what state, for how long."""
+"""Follows hours and a day through Airflow: which task, in what state, for how long."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import requests
+from rich.console import Group
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from local.airflow_api import FINISHED, AirflowApi, DagRun, Task
+from local.days import Day
 from local.screen import Screen, duration
 from local.stack import LocalError
 
-__all__ = ["CONSUMERS", "FEATURES", "Board", "follow", "open_keys"]
+__all__ = ["CONSUMERS", "DAGS", "DAILY", "FEATURES", "Board", "follow", "open_keys"]
 
 FEATURES = "hourly_features"
 CONSUMERS = ("hourly_gbdt", "offline_evaluation")
+DAILY = "daily_pretraining"
+DAGS = (FEATURES, *CONSUMERS, DAILY)
 POLL_SECONDS = 1.0
 IDLE_SECONDS = 300  # nothing runs and nothing changes for so long: nothing will
 LONGEST_SECONDS = 6 * 3600
@@ -34,14 +38,15 @@ SIGNS = {
 }
 SPINNER = Spinner("dots")
 
-Key = tuple[str, str]  # DAG, hour
+Key = tuple[str, str]  # DAG, and the hour or the day that its run is for
 
 
 @dataclass
 class Board:
-    """The runs of ``hours``, by (DAG, hour), with the tasks of each."""
+    """The runs of ``hours``, by (DAG, hour), with the tasks of each; and that of a day, if any."""
 
     hours: Sequence[str]
+    day: Day | None = None
     runs: dict[Key, DagRun] = field(default_factory=dict)
     tasks: dict[Key, list[Task]] = field(default_factory=dict)
 
@@ -49,6 +54,12 @@ class Board:
         """The state of a run; empty before it was created."""
         run = self.runs.get((dag, hour))
         return run.state if run else ""
+
+    def holds(self, run: DagRun) -> bool:
+        """Whether a run is one of those to follow."""
+        if run.dag == DAILY:
+            return self.day is not None and run.hour == self.day.date
+        return run.hour in self.hours
 
     def failed(self) -> list[DagRun]:
         """The runs that failed, by hour."""
@@ -62,10 +73,10 @@ class Board:
 
     def update(self, api: AirflowApi) -> None:
         """Read all runs, and the tasks of those that had not finished when last read."""
-        for dag in (FEATURES, *CONSUMERS):
+        for dag in DAGS:
             for run in api.runs(dag):
                 key = (dag, run.hour)
-                if run.hour not in self.hours:
+                if not self.holds(run):
                     continue
                 before = self.runs.get(key)
                 self.runs[key] = run
@@ -77,27 +88,36 @@ def open_keys(board: Board) -> list[Key]:
     """The (DAG, hour) that are still to finish: all but those that a failure has made impossible.
 
     The features of an hour wait for those of the hour before; an hour whose features failed is not
-    announced, so it has no consumers.
+    announced, so it has no consumers, and its day does not become complete.
     """
     found: list[Key] = []
+    day = board.day
     for hour in board.hours:
         state = board.state(FEATURES, hour)
         if state == "failed":
+            if day and day.hours[-1] >= hour:
+                day = None
             break
         dags = (FEATURES, *CONSUMERS)
         found += [(dag, hour) for dag in dags if board.state(dag, hour) not in FINISHED]
+    if day and board.state(DAILY, day.date) not in FINISHED:
+        found.append((DAILY, day.date))
     return found
 
 
 def follow(
-    api: AirflowApi, hours: Sequence[str], screen: Screen, check: Callable[[], None]
+    api: AirflowApi,
+    hours: Sequence[str],
+    day: Day | None,
+    screen: Screen,
+    check: Callable[[], None],
 ) -> Board:
-    """Show progress until every run of ``hours`` has finished or cannot begin any more.
+    """Show progress until every run of ``hours`` and ``day`` has finished or cannot begin any more.
 
     Raises:
         LocalError: when a service ended, the API stopped answering, or nothing moves any more.
     """
-    board = Board(hours)
+    board = Board(hours, day)
     begun = changed = answered = time.monotonic()
     before: dict[Key, object] = {}
     with live_display(screen) as display:
@@ -160,18 +180,25 @@ def tell(
                 time_taken = duration(task.seconds) if task.seconds is not None else ""
                 again = f" (attempt {task.attempt})" if task.attempt > 1 else ""
                 name = f"{key[0]}.{task.name}"
-                screen.say(f"    {key[1]}  {name:<34} {task.state}{again} {time_taken}".rstrip())
+                line = f"    {key[1]:<13}  {name:<38} {task.state}{again} {time_taken}"
+                screen.say(line.rstrip())
 
 
-def board_table(board: Board) -> Table:
-    """One row per hour, one column per DAG, one line per task."""
+def board_table(board: Board) -> Group:
+    """One row per hour, one column per DAG, one line per task; below them the day."""
     table = Table(title="Airflow", title_justify="left", title_style="bold", show_lines=True)
     table.add_column("hour", no_wrap=True)
     for dag in (FEATURES, *CONSUMERS):
         table.add_column(dag, no_wrap=True)
     for hour in board.hours:
         table.add_row(hour, *(cell(board, (dag, hour)) for dag in (FEATURES, *CONSUMERS)))
-    return table
+    if board.day is None:
+        return Group(table)
+    below = Table(show_lines=True)
+    below.add_column("day", no_wrap=True)
+    below.add_column(DAILY, no_wrap=True)
+    below.add_row(board.day.date, cell(board, (DAILY, board.day.date)))
+    return Group(table, below)
 
 
 def cell(board: Board, key: Key) -> Table:

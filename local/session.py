@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from local.airflow_api import AirflowApi, DagRun
+from local.announce import announce
 from local.commands import Command, run_commands
 from local.database import Database
-from local.follow import CONSUMERS, FEATURES, Board, follow
+from local.days import Day, last_full_day, unannounced
+from local.follow import CONSUMERS, DAGS, DAILY, FEATURES, Board, follow
 from local.processes import ProcessFile
 from local.record import Record, data_fingerprint, tool_versions, watched_hours
 from local.screen import Screen, Step
@@ -19,7 +22,7 @@ from local.settings import database_uri, environment
 from local.stack import LocalError, Ports, Stack
 from local.versions import read_versions, version_table
 
-__all__ = ["Session", "process_file"]
+__all__ = ["Session", "Span", "process_file"]
 
 
 def process_file(stack: Stack) -> ProcessFile:
@@ -27,8 +30,44 @@ def process_file(stack: Stack) -> ProcessFile:
     return ProcessFile(stack.state / "processes.json", stack.mark)
 
 
-_DEMO_START = "2026-11-08T15"
-"""72 hours from here end in an evening peak, so that the hours left to Airflow are busy ones."""
+_DEMO_START = "2026-11-08T16"
+"""72 hours from here are three business days of the simulated marketplace, the last one complete
+with the hours left to Airflow."""
+
+_TIME_ZONE = """
+import json
+from jobs.support.arguments import job_parser
+from jobs.support.settings import load_settings
+source = load_settings(job_parser("time_zone", "", "").parse_args([])).open_source()
+print(json.dumps({"message": source.time_zone}))
+"""
+"""What the configuration says of business days, asked of those who can read it."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The hours of a source.
+
+    Attributes:
+        first, before: the first and the last hour to bootstrap.
+        hours: those left to Airflow.
+        time_zone: of the source's business days.
+    """
+
+    first: str
+    before: str
+    hours: tuple[str, ...]
+    time_zone: str
+
+    @property
+    def day(self) -> Day | None:
+        """The last day that is complete when Airflow has run its hours."""
+        return last_full_day(self.first, self.hours[-1], self.time_zone)
+
+    @property
+    def unannounced(self) -> list[str]:
+        """The hours of a bootstrap that daily DAGs wait for."""
+        return unannounced(self.first, self.before, self.hours[-1], self.time_zone)
 
 
 class Session:
@@ -95,8 +134,8 @@ class Session:
             step.note = self.services.mlflow_address
         self.record.put("versions", tool_versions())
 
-    def find_hours(self) -> tuple[str, str, list[str]]:
-        """(first hour, last to bootstrap, hours for Airflow); asks the source once.
+    def find_hours(self) -> Span:
+        """The hours to bootstrap and those for Airflow; asks the source once.
 
         Raises:
             LocalError: when this folder was filled from other data.
@@ -109,18 +148,24 @@ class Session:
                 f"changed). Keep it, and the data, or start anew with: "
                 f"make clean STATE=yes SOURCE={self.stack.source}"
             )
-        if not known:
-            (result,) = self.run(self.job("hours of the source", "ingest_events", "--span"))
+        if not known or "time_zone" not in known:
+            python = str(self.stack.bin / "python")
+            result, zone = self.run(
+                self.job("hours of the source", "ingest_events", "--span"),
+                Command("its business days", "time_zone", (python, "-c", _TIME_ZONE)),
+            )
             if len(result.get("hours") or []) != 2:
                 raise LocalError(f"ingest_events --span named no hours; it said {result}")
             known = {
                 "fingerprint": mark,
                 "path": str(self.stack.data_folder),
                 "span": result["hours"],
+                "time_zone": zone["message"],
             }
             self.record.put("data", known)
         first, last = known["span"]
-        return (first, *watched_hours(first, last))
+        before, hours = watched_hours(first, last)
+        return Span(first, before, tuple(hours), known["time_zone"])
 
     def bootstrap(self, first: str, last: str) -> None:
         """All hours before Airflow's, in one Spark session; once."""
@@ -134,8 +179,8 @@ class Session:
         self.run(Command(f"bootstrap {first} to {last}", "bootstrap", (*submit, script, *hours)))
         self.record.put("bootstrap", [first, last])
 
-    def wait_airflow(self) -> None:
-        """Airflow healthy, its pools there, its DAGs loaded and running."""
+    def wait_airflow(self, span: Span) -> None:
+        """Airflow healthy, its pools there, its DAGs loaded and running, told of the bootstrap."""
         api = self.services.airflow
         with self.screen.step("Airflow") as step:
             self.services.wait(self.services.airflow_ready, "Airflow", 180)
@@ -144,9 +189,17 @@ class Session:
                 api.set_pools(json.loads(pools.read_text()))
             self.wait_dags(api)
             # Consumers first: an hour that is announced before they listen is lost on them.
-            for dag in (*CONSUMERS, FEATURES):
+            for dag in (*CONSUMERS, DAILY):
                 api.unpause(dag)
+            announce(api, self.unannounced(span), span.time_zone)
+            api.unpause(FEATURES)
             step.note = f"http://127.0.0.1:{self.ports.airflow}"
+
+    def unannounced(self, span: Span) -> list[str]:
+        """The bootstrap's hours; of Airflow's, those done before the daily DAGs may have heard."""
+        runs = self.services.airflow.runs(FEATURES)
+        done = [run.hour for run in runs if run.state == "success" and run.hour in span.hours]
+        return [*span.unannounced, *done]
 
     def wait_dags(self, api: AirflowApi) -> None:
         """Wait for the DAGs that a run follows.
@@ -154,7 +207,7 @@ class Session:
         Raises:
             LocalError: with the import errors, when one does not load within 90 s.
         """
-        wanted = {FEATURES, *CONSUMERS}
+        wanted = set(DAGS)
         deadline = time.monotonic() + 90
         while not wanted <= set(api.dags()):
             self.services.check()
@@ -165,25 +218,26 @@ class Session:
                 raise LocalError(f"Airflow did not load {missing}: {words}")
             time.sleep(0.5)
 
-    def watch(self, hours: list[str]) -> Board:
-        """Let Airflow run its hours, and show the log of what failed."""
-        api = self.services.airflow
-        self.retry_failed(api, hours)
+    def watch(self, span: Span) -> Board:
+        """Let Airflow run its hours and the day, and show the log of what failed."""
+        api, hours, day = self.services.airflow, span.hours, span.day
+        self.retry_failed(api, Board(hours, day))
         begun = time.monotonic()
-        board = follow(api, hours, self.screen, self.services.check)
+        board = follow(api, hours, day, self.screen, self.services.check)
         failed = board.failed()
         note = f"{len(board.runs)} runs, {len(failed)} failed"
         seconds = time.monotonic() - begun
-        self.screen.done(Step(f"{len(hours)} hours on Airflow", note, seconds, good=not failed))
+        title = f"{len(hours)} hours{' and a day' if day else ''} on Airflow"
+        self.screen.done(Step(title, note, seconds, good=not failed))
         for run in failed:
             self.show_failure(api, run)
         return board
 
-    def retry_failed(self, api: AirflowApi, hours: list[str]) -> None:
+    def retry_failed(self, api: AirflowApi, board: Board) -> None:
         """What failed in an earlier run is tried again."""
-        for dag in (FEATURES, *CONSUMERS):
+        for dag in DAGS:
             for run in api.runs(dag):
-                if run.hour in hours and run.state == "failed":
+                if board.holds(run) and run.state == "failed":
                     self.screen.say(f"    trying again what failed before: {dag} {run.hour}")
                     api.clear_failed(run)
 
@@ -219,14 +273,15 @@ class Session:
         arguments = (self.stack, self.env, self.file, self.screen, self.services.check)
         return run_commands(commands, *arguments)
 
-    def bring_up(self) -> list[str]:
+    def bring_up(self) -> Span:
         """Everything until Airflow may run its hours, which are returned."""
         self.start_database()
         self.prepare()
-        first, before, hours = self.find_hours()
-        self.env = environment(self.stack, self.ports, (hours[0], hours[-1]))
+        span = self.find_hours()
+        ends = span.hours[0], span.hours[-1]
+        self.env = environment(self.stack, self.ports, ends, span.time_zone)
         self.services.start_airflow(self.env)
         self.wait_mlflow()
-        self.bootstrap(first, before)
-        self.wait_airflow()
-        return hours
+        self.bootstrap(span.first, span.before)
+        self.wait_airflow(span)
+        return span

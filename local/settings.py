@@ -68,11 +68,14 @@ def temporary(stack: Stack) -> Path:
     return folder if len(os.fsencode(folder)) <= LONGEST_SOCKET_FOLDER else stack.short_folder
 
 
-def environment(stack: Stack, ports: Ports, hours: tuple[str, str] | None = None) -> dict[str, str]:
+def environment(
+    stack: Stack, ports: Ports, hours: tuple[str, str] | None = None, time_zone: str | None = None
+) -> dict[str, str]:
     """The environment of every service and job of ``stack``.
 
     Args:
         hours: the first and the last hour that Airflow schedules; None before they are known.
+        time_zone: of the source's business days; None before it is known.
     """
     inherited = {
         key: value
@@ -85,6 +88,8 @@ def environment(stack: Stack, ports: Ports, hours: tuple[str, str] | None = None
         result["PATH"] = f"{java}/bin{os.pathsep}{result['PATH']}"
     if hours:
         result["RANKMILL_START_HOUR"], result["RANKMILL_END_HOUR"] = hours
+    if time_zone:
+        result["RANKMILL_TIME_ZONE"] = time_zone
     return result
 
 
@@ -140,7 +145,7 @@ def airflow_settings(stack: Stack, ports: Ports) -> dict[str, str]:
     }
     options = {
         "CORE__DAGS_FOLDER": stack.root / "dags",
-        "CORE__PLUGINS_FOLDER": home / "plugins",
+        "CORE__PLUGINS_FOLDER": stack.root / "dags" / "plugins",
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": 2,
         "CORE__LOAD_EXAMPLES": False,

@@ -106,7 +106,7 @@ def interval(version: ModelVersion) -> str:
 
 def version_table(versions: list[ModelVersion]) -> Table:
     """What was registered, one row per version."""
-    title = "Registered models (NDCG@10 of the click on the hour held out)"
+    title = "Registered models (NDCG@10 of the click on the hour or day held out)"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("version", justify="right")

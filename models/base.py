@@ -137,11 +137,17 @@ class Ranker(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Per task one value a row: the probability of the task's label."""
+        """Per task one value a row: the probability of the task's label, or how much of it."""
 
     @abc.abstractmethod
+    def combine(
+        self, predictions: Mapping[str, npt.NDArray[np.float64]]
+    ) -> npt.NDArray[np.float64]:
+        """The ranking score from what :meth:`predict` gave, (rows,); larger ranks higher."""
+
     def score(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """One ranking score a row; larger ranks higher."""
+        """One ranking score a row."""
+        return self.combine(self.predict(table))
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:

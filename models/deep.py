@@ -43,7 +43,7 @@ from models.deep_files import read_state, write_state
 from models.encoding import Encoder, Rows
 from models.layers import DenseNorm
 from models.network import BiasNet, Network, tensors
-from models.objectives import BINARY, Task, readings
+from models.objectives import BINARY, Task, ranking_score, readings
 from models.row_files import Held, Moments, RowFiles, write_rows
 from models.trainer import Trainer, device
 from models.training import Trained, fit_network
@@ -182,10 +182,7 @@ class DeepRanker(Ranker, abc.ABC):
             if folder is None:
                 scratch = tempfile.TemporaryDirectory(prefix="rankmill-")
                 folder = Path(stack.enter_context(scratch))
-            train, valid, moments = write_rows(
-                rows(), self.encoder, folder / "rows", held,
-                most=self.config.training.max_samples or None,
-            )  # fmt: skip
+            train, valid, moments = write_rows(rows(), self.encoder, folder / "rows", held)
             progress(
                 f"read {train.count + valid.count:,} rows in {time.perf_counter() - began:.1f} s: "
                 f"{train.count:,} to fit on, {valid.count:,} to stop early by"
@@ -346,12 +343,13 @@ class DeepRanker(Ranker, abc.ABC):
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Per task the probability of a positive label, or the expected value, (rows,)."""
         self.spec.check(table)
-        return readings(self._tasks, self.outputs(table))[0]
+        return readings(self._tasks, self.outputs(table))
 
-    def score(self, table: pa.Table) -> npt.NDArray[np.float64]:
+    def combine(
+        self, predictions: Mapping[str, npt.NDArray[np.float64]]
+    ) -> npt.NDArray[np.float64]:
         """The sum of probabilities and log(1 + value)s by the tasks' score weights, (rows,)."""
-        self.spec.check(table)
-        return readings(self._tasks, self.outputs(table))[1]
+        return ranking_score(self._tasks, predictions)
 
     # Folders ----------------------------------------------------------------------------------
 

@@ -215,7 +215,8 @@ def _label(column: pa.ChunkedArray, name: str) -> Floats:
 
 
 def _require(table: pa.Table, names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in table.column_names]
+    there = set(table.column_names)
+    missing = [name for name in names if name not in there]
     if missing:
         raise SpecError(
             f"the training table lacks {', '.join(missing)}; labels are label_<task>, of actions "

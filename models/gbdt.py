@@ -336,14 +336,10 @@ class GBDTRanker(Ranker):
             values[task] = np.asarray(found, dtype=np.float64)
         return values
 
-    def score(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """The weighted sum of the tasks' probabilities, (rows,)."""
-        return self.combine(self.predict(table))
-
     def combine(
         self, predictions: Mapping[str, npt.NDArray[np.float64]]
     ) -> npt.NDArray[np.float64]:
-        """The ranking score from what :meth:`predict` gave."""
+        """The weighted sum of the tasks' probabilities, (rows,)."""
         parts = [self.config.weight(task) * predictions[task] for task in self.tasks]
         total: npt.NDArray[np.float64] = np.sum(parts, axis=0, dtype=np.float64)
         return total

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from models.errors import ConfigError
 
-__all__ = ["BINARY", "LOG_VALUE", "Task", "losses", "parse_tasks", "readings"]
+__all__ = ["BINARY", "LOG_VALUE", "Task", "losses", "parse_tasks", "ranking_score", "readings"]
 
 BINARY: Final = "binary"
 LOG_VALUE: Final = "log_value"
@@ -92,19 +92,28 @@ def losses(tasks: Sequence[Task], outputs: Tensor, labels: Tensor) -> tuple[Tens
 
 def readings(
     tasks: Sequence[Task], outputs: npt.NDArray[np.float32]
-) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    """What outputs (B, T) say: by task the probability or the value, and the ranking score (B,)."""
-    values: dict[str, npt.NDArray[np.float64]] = {}
-    score = np.zeros(len(outputs))
+) -> dict[str, npt.NDArray[np.float64]]:
+    """What outputs (B, T) say: by task the probability, or the value, (B,)."""
+    values = {}
     for place, task in enumerate(tasks):
         output = outputs[:, place].astype(np.float64)
         if task.kind == BINARY:
-            values[task.name] = ranked = _sigmoid(output)
+            values[task.name] = _sigmoid(output)
         else:
-            ranked = np.maximum(output, 0.0)
-            values[task.name] = np.expm1(ranked)
-        score += task.score * ranked
-    return values, score
+            values[task.name] = np.expm1(np.maximum(output, 0.0))
+    return values
+
+
+def ranking_score(
+    tasks: Sequence[Task], values: Mapping[str, npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """The weighted sum of probabilities and log(1 + value)s, (B,)."""
+    parts = [
+        task.score * (values[task.name] if task.kind == BINARY else np.log1p(values[task.name]))
+        for task in tasks
+    ]
+    total: npt.NDArray[np.float64] = np.sum(parts, axis=0)
+    return total
 
 
 def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -182,21 +182,17 @@ def _by_length(
 
 def write_rows(
     stream: Iterable[pa.RecordBatch], encoder: Encoder, folder: Path, held: Held | None,
-    grow: bool = True, most: int | None = None,
+    grow: bool = True,
 ) -> tuple[RowFiles, RowFiles, Moments]:  # fmt: skip
     """Encode ``stream`` below ``folder``: rows to fit on, rows that ``held`` marks, and the moments
     of the former.
 
     Args:
         grow: number texts that no vocabulary holds yet.
-        most: stop after so many rows.
     """
     moments = Moments(len(encoder.spec.dense), len(encoder.spec.labels))
-    left = most
     with RowFiles(folder / "train") as train, RowFiles(folder / "valid") as valid:
-        for given in stream:
-            batch = given if left is None else given.slice(0, left)
-            left = None if left is None else left - batch.num_rows
+        for batch in stream:
             marked = np.zeros(batch.num_rows, bool) if held is None else held(batch)
             for kept, files in ((~marked, train), (marked, valid)):
                 part = batch.filter(pa.array(kept))
@@ -206,8 +202,6 @@ def write_rows(
                 files.append(rows, _hours_of(part))
                 if files is train:
                     moments.add(rows)
-            if left == 0:
-                break
     return train, valid, moments
 
 

@@ -29,7 +29,7 @@ class TrainingConfig:
     Attributes:
         pretrain_epochs: epochs before those, on the network's self-supervised loss alone.
         self_supervised: weight of that loss beside the tasks' in the other epochs.
-        max_samples: rows read of the stream at most; 0 for all.
+        max_samples: rows that an epoch trains at most, other ones each epoch; 0 for all.
         schedule: ``constant``, or ``linear``: from the learning rate down to a tenth of it over
             all epochs.
         window: rows among which batches are shuffled; what memory holds.

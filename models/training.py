@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,7 +78,8 @@ class _Fit:
         self.done = Trained()
         self.best: dict[str, Tensor] = {}
         self.epochs = config.pretrain_epochs + config.epochs
-        self.batches = -(-train.count // config.batch_size)
+        rows = min(train.count, config.max_samples or train.count)
+        self.batches = -(-rows // config.batch_size)
 
     def run(self) -> Trained:
         place = self._resumed()
@@ -105,7 +107,7 @@ class _Fit:
         order = self.train.shuffled(
             config.batch_size, config.window, config.seed, place.epoch, place.batch
         )
-        for places, rows in order:
+        for places, rows in islice(order, self.batches - place.batch):
             torch.manual_seed(hash((config.seed, place.epoch, place.batch)) % 2**63)
             found, counted = self._step(place, places, rows)
             values, counts = found.double().cpu().numpy(), counted.cpu().numpy()

@@ -7,13 +7,15 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from feature_store.ledger import FencedOutError
 from feature_store.tables import Store, Writer
 
-__all__ = ["ORPHANED", "claim", "end_with_parent", "run_token"]
+__all__ = ["ORPHANED", "claim", "end_with_parent", "one_at_a_time", "run_token"]
 
 ORPHANED = 137
 """Exit status of a job whose parent died, that of a killed process."""
@@ -22,6 +24,7 @@ _PARENT = os.getppid()
 _GATEWAY = "PYSPARK_GATEWAY_PORT"
 """What spark-submit sets for its driver."""
 _POLL_SECONDS = 0.2
+_TURNS = 20
 
 
 def end_with_parent() -> None:
@@ -69,3 +72,19 @@ def claim(store: Store, stage: str, hours: Sequence[str], token: str) -> Writer:
     """Take the fence of ``stage`` at ``hours``; whoever held it before can no longer commit."""
     store.ledger.take_fence(stage, hours, token)
     return Writer(stage, token)
+
+
+@contextmanager
+def one_at_a_time(store: Store, stage: str, hours: Sequence[str], token: str) -> Iterator[None]:
+    """Alone in ``stage`` at ``hours`` among runs that share them; the others wait their turn."""
+    with ExitStack() as held:
+        for last in (*[False] * _TURNS, True):
+            store.ledger.take_fence(stage, hours, token)
+            try:
+                held.enter_context(store.ledger.holding(stage, hours, token))
+            except FencedOutError:  # another came between, and is waited for
+                if last:
+                    raise
+            else:
+                break
+        yield

@@ -24,7 +24,8 @@ def history(store: Store, name: str) -> list[dict[str, Any]]:
         rows,
         sort_keys=[("hour", "ascending"), ("decided_at", "ascending"), ("stage", "descending")],
     )
-    return rows.take(order).to_pylist()
+    found: list[dict[str, Any]] = rows.take(order).to_pylist()
+    return found
 
 
 def champion_before(store: Store, name: str, hour: str) -> str | None:

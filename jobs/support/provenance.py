@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,22 +18,28 @@ __all__ = ["Provenance"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a model was fitted on: the recipe of its rows, their digest, and what is still open."""
+    """What a model was fitted on: the recipe of its rows, their digest, and what is still open.
+
+    ``digest`` is how the digest was made, where it is not that of a table.
+    """
 
     recipe: Recipe
     rows: int
     sha256: str
     censored: pa.Table
     tasks: tuple[str, ...]
+    digest: str = ""
 
     @classmethod
-    def of(cls, recipe: Recipe, table: pa.Table, tasks: tuple[str, ...]) -> Provenance:
+    def of(cls, recipe: Recipe, table: pa.Table, tasks: tuple[str, ...]) -> Self:
         """What ``table`` was built by ``recipe`` for, to learn ``tasks``."""
         return cls(recipe, table.num_rows, content_digest(table), censored_share(table), tasks)
 
     def handoff(self) -> dict[str, Any]:
         """What it takes to make the same rows again, and to know that they are the same."""
-        return {"recipe": self.recipe.to_dict(), "rows": self.rows, "sha256": self.sha256}
+        made = {"digest": self.digest} if self.digest else {}
+        recipe = self.recipe.to_dict()
+        return {"recipe": recipe, "rows": self.rows, "sha256": self.sha256, **made}
 
     def metrics(self) -> dict[str, float]:
         """The immature share of all rows, per task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from feature_store.tables import Store
 
 __all__ = [
     "EvaluationSettings",
+    "PretrainSettings",
     "PromotionSettings",
     "Settings",
     "SettingsError",
@@ -48,6 +50,32 @@ class TrainSettings:
     span_hours: int = 24
     feature_service: str = "ranking"
     gbdt: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """What the pre-training of the deep rankers reads and fits.
+
+    Attributes:
+        span_days: the model of day D is fitted on so many times 24 hours before D.
+        feature_service: what the models read, by its name in ``SERVICES``.
+        user_buckets, item_buckets, room_buckets: codes that identifiers are hashed into.
+        models: by family, fields of its configuration.
+    """
+
+    span_days: int = 1
+    feature_service: str = "deep_ranking"
+    user_buckets: int = 2**16
+    item_buckets: int = 2**15
+    room_buckets: int = 2**12
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.span_days < 1:
+            raise ValueError(f"span_days is {self.span_days}; it must be at least 1")
+        for family, config in self.models.items():
+            if not isinstance(config, Mapping):
+                raise ValueError(f"models.{family} must be a mapping, got {config!r}")
 
 
 @dataclass(frozen=True)
@@ -95,10 +123,12 @@ class Settings:
     ingest: IngestRules
     gates: tuple[GateRule, ...]
     train: TrainSettings
+    pretrain: PretrainSettings
     evaluation: EvaluationSettings
     promotion: PromotionSettings
     maintenance: MaintenanceRules
     spark: Mapping[str, str]
+    scratch_folder: str | None = None
 
     def open_source(self) -> Source:
         """The configured source; reads nothing yet."""
@@ -116,6 +146,15 @@ class Settings:
     def tracking(self) -> str:
         """The address of MLflow."""
         return _required(self.tracking_uri, "--tracking-uri", "MLFLOW_TRACKING_URI")
+
+    def scratch(self) -> Path:
+        """Where a killed run leaves what the next one goes on from: beside a warehouse that is a
+        folder, unless RANKMILL_SCRATCH names another place."""
+        if self.scratch_folder:
+            return Path(self.scratch_folder).resolve()
+        if self.warehouse and "://" not in self.warehouse:
+            return Path(self.warehouse).resolve().parent / "scratch"
+        return Path(tempfile.gettempdir()) / "rankmill-scratch"
 
 
 def _required(value: str | None, option: str, variable: str) -> str:
@@ -158,7 +197,8 @@ def _as_type(value: Any, default: Any, where: str) -> Any:
 
 
 _SECTIONS = (
-    "source", "ingest", "gates", "train", "evaluation", "promotion", "maintenance", "spark",
+    "source", "ingest", "gates", "train", "pretrain", "evaluation", "promotion", "maintenance",
+    "spark",
 )  # fmt: skip
 
 
@@ -191,10 +231,12 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
         ingest=_section(IngestRules, document, "ingest"),
         gates=_gates(document),
         train=_section(TrainSettings, document, "train"),
+        pretrain=_section(PretrainSettings, document, "pretrain"),
         evaluation=_section(EvaluationSettings, document, "evaluation"),
         promotion=_section(PromotionSettings, document, "promotion"),
         maintenance=_section(MaintenanceRules, document, "maintenance"),
         spark=spark,
+        scratch_folder=environment.get("RANKMILL_SCRATCH"),
     )
 
 

@@ -11,7 +11,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import ParamValidationError
 
-from dags.tasks import SparkJobOperator, run_params
+from dags.tasks import DATE, HOUR, Period, SparkJobOperator, run_params
 
 SAMPLE = "2026-11-11T05"
 INTERVAL = {
@@ -19,6 +19,8 @@ INTERVAL = {
     "data_interval_start": dt.datetime(2026, 11, 11, 5, tzinfo=dt.UTC),
 }
 PARTITION: dict[str, Any] = {"partition_key": SAMPLE}
+SAMPLE_DAY = "2026-11-11"
+DAY: dict[str, Any] = {"partition_key": SAMPLE_DAY}
 
 TASKS = [
     ("hourly_features", "ingest_events", INTERVAL),
@@ -30,6 +32,12 @@ TASKS = [
     ("hourly_gbdt", "promote", PARTITION),
     ("offline_evaluation", "evaluate", PARTITION),
     ("maintenance", "maintain", INTERVAL),
+    ("daily_pretraining", "pretrain_mmoe", DAY),
+    ("daily_pretraining", "evaluate_mmoe", DAY),
+    ("daily_pretraining", "promote_mmoe", DAY),
+    ("daily_pretraining", "pretrain_transformer", DAY),
+    ("daily_pretraining", "evaluate_transformer", DAY),
+    ("daily_pretraining", "promote_transformer", DAY),
 ]
 
 IDS = [f"{dag}.{task}" for dag, task, _ in TASKS]
@@ -60,8 +68,21 @@ def test_a_jobs_own_parser_takes_what_its_task_passes(
     task = rendered(dag_bag.dags[dag_id], task_id, run, dry_run=dry_run)
     job = importlib.import_module(f"jobs.{task.job}")
     parsed = job.build_parser().parse_args(arguments(task))
-    assert parsed.hour == SAMPLE == task.hour
+    wanted = SAMPLE_DAY if run is DAY else SAMPLE
+    assert getattr(parsed, task.of.name) == wanted == task.period
     assert parsed.dry_run is dry_run
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("mmoe", "mmoe_ranker"), ("transformer", "live_transformer")]
+)
+def test_a_days_models_are_judged_under_their_names(dag_bag: DagBag, model: str, name: str) -> None:
+    dag = dag_bag.dags["daily_pretraining"]
+    day = ["--date", SAMPLE_DAY]
+    assert arguments(rendered(dag, f"pretrain_{model}", DAY)) == day
+    for job in ("evaluate", "promote"):
+        task = rendered(dag, f"{job}_{model}", DAY)
+        assert (task.job, arguments(task)) == (job, [*day, "--name", name, "--evaluation", "daily"])
 
 
 def test_an_acceptance_reaches_the_gate_as_one_argument(dag_bag: DagBag) -> None:
@@ -73,18 +94,38 @@ def test_an_acceptance_reaches_the_gate_as_one_argument(dag_bag: DagBag) -> None
 
 
 @pytest.mark.parametrize(("dag_id", "task_id", "run"), TASKS, ids=IDS)
-def test_an_hour_asked_for_wins(
+def test_what_is_asked_for_wins(
     dag_bag: DagBag, dag_id: str, task_id: str, run: dict[str, Any]
 ) -> None:
-    task = rendered(dag_bag.dags[dag_id], task_id, run, hour="2026-11-09T23")
-    assert task.hour == "2026-11-09T23"
-    assert arguments(task)[:2] == ["--hour", "2026-11-09T23"]
+    of, wanted = (DATE, "2026-11-09") if run is DAY else (HOUR, "2026-11-09T23")
+    task = rendered(dag_bag.dags[dag_id], task_id, run, **{of.name: wanted})
+    assert task.period == wanted
+    assert arguments(task)[:2] == [f"--{of.name}", wanted]
 
 
-def test_the_form_refuses_what_is_not_an_hour() -> None:
-    param = run_params()["hour"]
-    for good in (None, "2026-11-11T00", "2026-11-11T23"):
-        assert param.resolve(good) == good
-    for bad in ("", "2026-11-11", "2026-11-11T24", "2026-11-11T05:00", "yesterday"):
+@pytest.mark.parametrize(
+    ("of", "good", "bad"),
+    [
+        (
+            HOUR,
+            ("2026-11-11T00", "2026-11-11T23"),
+            ("2026-11-11", "2026-11-11T24", "2026-11-11T05:00", "yesterday"),
+        ),
+        (
+            DATE,
+            ("2026-11-11", "2026-01-31"),
+            ("2026-11-11T05", "2026-13-01", "2026-11-32", "2026-00-10", "20261111", "yesterday"),
+        ),
+    ],
+    ids=["hour", "date"],
+)
+def test_the_form_refuses_what_is_not_of_its_kind(
+    of: Period, good: tuple[str, ...], bad: tuple[str, ...]
+) -> None:
+    param = run_params(of)[of.name]
+    assert of.example in good or param.resolve(of.example)
+    for value in (None, *good):
+        assert param.resolve(value) == value
+    for value in ("", *bad):
         with pytest.raises(ParamValidationError):
-            param.resolve(bad)
+            param.resolve(value)

@@ -20,7 +20,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from structlog.testing import capture_logs
 
 from dags.process import JobProcess
-from dags.tasks import JobOperator
+from dags.tasks import DATE, JobOperator, Period
+from dags.tasks import HOUR as HOURLY
 from tests.dags.conftest import alive
 
 HOUR = "2026-11-11T05"
@@ -53,7 +54,9 @@ def script(tmp_path: Path) -> Callable[[str], str]:
 
 
 def operator(path: str, *arguments: str) -> JobOperator:
-    return JobOperator(task_id="stub", job="stub", application=path, arguments=arguments, hour=HOUR)
+    task = JobOperator(task_id="stub", job="stub", application=path, arguments=arguments)
+    task.period = HOUR
+    return task
 
 
 def run(task: JobOperator) -> dict[str, Any] | None:
@@ -146,11 +149,21 @@ def test_a_missing_job_file_is_final(tmp_path: Path) -> None:
         run(operator(str(tmp_path / "absent.py")))
 
 
-def test_without_an_hour_nothing_starts(script: Callable[[str], str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        (HOURLY, "This run has no hour: trigger it with the parameter `hour`, e.g. 2026-11-11T05"),
+        (DATE, "This run has no date: trigger it with the parameter `date`, e.g. 2026-11-11"),
+    ],
+)
+def test_without_a_period_nothing_starts(
+    script: Callable[[str], str], tmp_path: Path, of: Period, words: str
+) -> None:
     task = operator(script(f"open({str(tmp_path / 'ran')!r}, 'w')"))
-    task.hour = ""
-    with pytest.raises(AirflowFailException, match="trigger it with the parameter `hour`"):
+    task.of, task.period = of, ""
+    with pytest.raises(AirflowFailException) as raised:
         run(task)
+    assert str(raised.value) == words
     assert not (tmp_path / "ran").exists()
 
 

@@ -15,14 +15,20 @@ from airflow.sdk import (
     BaseOperator,
     CronDataIntervalTimetable,
     PartitionedAssetTimetable,
+    RollupMapper,
+    WaitForAll,
 )
 
 from dags import tasks
 
 DAGS = Path(tasks.__file__).parent
-HELPERS = [DAGS / "process.py", DAGS / "tasks.py"]
+HELPERS = [DAGS / "business_day.py", DAGS / "process.py", DAGS / "tasks.py"]
 DAG_FILES = sorted({*DAGS.glob("*.py")} - {*HELPERS, DAGS / "__init__.py"})
-NAMES = ("hourly_features", "hourly_gbdt", "offline_evaluation", "maintenance")
+HOURLY = ("hourly_features", "hourly_gbdt", "offline_evaluation", "maintenance")
+"""DAGs whose runs are for an hour; that of maintenance is the first of its day."""
+DAILY = ("daily_pretraining",)
+"""DAGs that fire once per business day, when its last hour is stored."""
+NAMES = (*HOURLY, *DAILY)
 CONSUMERS = ("hourly_gbdt", "offline_evaluation")
 """DAGs that fire once per hour announced."""
 
@@ -59,7 +65,7 @@ def test_a_dag_says_what_it_does_and_offers_a_form(dag_bag: DagBag, name: str) -
     assert dag.description
     assert "rankmill" in dag.tags and len(dag.tags) > 1
     assert dag.dagrun_timeout is None or dag.dagrun_timeout >= dt.timedelta(hours=1)
-    assert {"hour", "dry_run"} <= set(dag.params)
+    assert {"date" if name in DAILY else "hour", "dry_run"} <= set(dag.params)
     assert dag.max_active_runs == 1
 
 
@@ -118,6 +124,41 @@ def test_a_consumer_fires_per_hour_and_a_failed_one_blocks_nothing(
     assert isinstance(dag.timetable, PartitionedAssetTimetable)
     assert dag.timetable.asset_condition == tasks.hour_ready
     assert not any(task.depends_on_past for task in dag.tasks)
+
+
+@pytest.mark.parametrize("name", DAILY)
+def test_a_daily_dag_waits_for_a_day_and_a_failed_one_blocks_nothing(
+    dag_bag: DagBag, name: str
+) -> None:
+    dag = dag_bag.dags[name]
+    assert isinstance(dag.timetable, PartitionedAssetTimetable)
+    assert dag.timetable.asset_condition == tasks.hour_stored
+    mapper = dag.timetable.default_partition_mapper
+    assert isinstance(mapper, RollupMapper)
+    assert isinstance(mapper.wait_policy, WaitForAll)
+    assert not any(task.depends_on_past for task in dag.tasks)
+    assert dag.dagrun_timeout is not None and dag.dagrun_timeout < dt.timedelta(days=1)
+
+
+def test_the_models_of_a_day_do_not_wait_for_each_other(dag_bag: DagBag) -> None:
+    dag = dag_bag.dags["daily_pretraining"]
+    assert {task.task_id: task.pool for task in dag.roots} == {
+        "pretrain_mmoe": "training",
+        "pretrain_transformer": "training",
+    }
+    for model in ("mmoe", "transformer"):
+        first = dag.get_task(f"pretrain_{model}")
+        assert first.downstream_task_ids == {f"evaluate_{model}"}
+        assert dag.get_task(f"evaluate_{model}").downstream_task_ids == {f"promote_{model}"}
+    assert not any(isinstance(task, tasks.SparkJobOperator) for task in dag.tasks)
+
+
+def test_an_hours_retraining_goes_before_a_days(dag_bag: DagBag) -> None:
+    daily = dag_bag.dags["daily_pretraining"].tasks
+    assert {(task.weight_rule, task.priority_weight) for task in daily} == {("absolute", 1)}
+    train = dag_bag.dags["hourly_gbdt"].get_task("train_gbdt")
+    assert (train.weight_rule, train.priority_weight) == ("downstream", 1)
+    assert len(train.get_flat_relative_ids(upstream=False)) == 2, "so that it weighs 3"
 
 
 def test_maintenance_runs_daily_and_makes_up_for_no_day_missed(dag_bag: DagBag) -> None:

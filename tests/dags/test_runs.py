@@ -21,7 +21,7 @@ from airflow.utils.session import create_session
 from dags.tasks import emit_hour
 from tests.dags.conftest import REPOSITORY
 
-HOUR = "2026-11-11T05"
+HOUR, DAY = "2026-11-11T05", "2026-11-11"
 # A manual run at logical date L covers [L - 1h, L).
 LOGICAL_DATE = dt.datetime(2026, 11, 11, 6, tzinfo=dt.UTC)
 JOBS = (
@@ -32,6 +32,8 @@ JOBS = (
     "train_gbdt",
     "evaluate",
     "promote",
+    "pretrain_mmoe",
+    "pretrain_transformer",
 )
 STUB = """
     import json, os, sys
@@ -41,7 +43,7 @@ STUB = """
     with (here.parent / "calls").open("a") as file:
         file.write(json.dumps([here.stem, sys.argv[1:], os.environ["RANKMILL_RUN_ID"]]) + "\\n")
     status = here.with_suffix(".status")
-    url = "http://127.0.0.1:5000/#/run/1" if here.stem == "train_gbdt" else None
+    url = "http://127.0.0.1:5000/#/run/1" if "train" in here.stem else None
     print(f"[{here.stem}] at work")
     print(json.dumps({"job": here.stem, "status": "done", "mlflow_run_url": url}))
     sys.exit(int(status.read_text()) if status.exists() else 0)
@@ -104,7 +106,7 @@ def test_an_hour_of_features_runs_in_order_and_is_announced(database: Path, stub
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_dry_run_announces_nothing(dag_bag: DagBag, dry_run: bool) -> None:
     task = dag_bag.dags["hourly_features"].get_task("extract_features").prepare_for_execution()
-    task.hour = HOUR
+    task.period = HOUR
     events = OutletEventAccessors()
     emit_hour({"task": task, "params": {"dry_run": dry_run}, "outlet_events": events})
     expected = set() if dry_run else {HOUR}
@@ -135,6 +137,30 @@ def test_a_model_run_links_to_what_it_made(database: Path, stubs: Path) -> None:
     assert xcom(run, "promote", "_link_MlflowRunLink") == ""
     names = {ti.task_id: ti.rendered_map_index for ti in run.get_task_instances()}
     assert set(names.values()) == {HOUR}, "the hour stands beside each task of the run"
+
+
+def test_a_days_models_go_on_beside_one_that_failed(database: Path, stubs: Path) -> None:
+    (stubs / "pretrain_mmoe.status").write_text("3")
+    run = parsed(database, "daily_pretraining").test(logical_date=None, run_conf={"date": DAY})
+    assert states(run) == {
+        "pretrain_mmoe": "failed",
+        "evaluate_mmoe": "upstream_failed",
+        "promote_mmoe": "upstream_failed",
+        "pretrain_transformer": "success",
+        "evaluate_transformer": "success",
+        "promote_transformer": "success",
+    }
+    day, judged = ["--date", DAY], ["--name", "live_transformer", "--evaluation", "daily"]
+    assert [call for call in calls(stubs) if call[0] != "pretrain_mmoe"] == [
+        ("pretrain_transformer", day),
+        ("evaluate", [*day, *judged]),
+        ("promote", [*day, *judged]),
+    ]
+    assert xcom(run, "pretrain_transformer", "return_value")["job"] == "pretrain_transformer"
+    link = xcom(run, "pretrain_transformer", "_link_MlflowRunLink")
+    assert link == "http://127.0.0.1:5000/#/run/1"
+    names = {ti.task_id: ti.rendered_map_index for ti in run.get_task_instances()}
+    assert names["pretrain_transformer"] == names["promote_transformer"] == DAY
 
 
 def test_a_run_without_an_hour_says_how_to_name_one(database: Path, stubs: Path) -> None:

@@ -25,13 +25,14 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="spark-subm
 
 def operator(path: Path, source: str) -> SparkJobOperator:
     path.write_text(textwrap.dedent(source))
-    return SparkJobOperator(
+    task = SparkJobOperator(
         task_id="stub",
         job="stub",
         application=str(path),
         arguments=["--hour", HOUR, "--accept=two words"],
-        hour=HOUR,
     )
+    task.period = HOUR
+    return task
 
 
 def run(task: SparkJobOperator) -> dict[str, Any] | None:

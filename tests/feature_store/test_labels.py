@@ -64,6 +64,7 @@ def labels(
 
 @pytest.mark.parametrize(("name", "window"), [
     ("click", 600), ("long_view", 3600), ("stay", 3600), ("follow", 3600), ("conversion", 86400),
+    ("interaction", 3600),
 ])  # fmt: skip
 def test_a_label_matures_when_its_own_window_has_closed(name: str, window: int) -> None:
     """Shown a microsecond more than a window before the cut, exactly a window, and at the cut.
@@ -164,6 +165,26 @@ def test_stay_is_summed_and_not_counted() -> None:
         cut=hr.add(CUT, 1),
     )
     assert found["stay"] == [6.5, 0.0, 0.0]
+
+
+def test_any_of_several_actions_is_enough() -> None:
+    samples = shown(0, 0, 0, 0)
+    found = labels(
+        samples, outcome("s0", "like", 5), outcome("s1", "share", 5), outcome("s1", "comment", 9),
+        outcome("s2", "click", 5), cut=hr.add(CUT, 1),
+    )  # fmt: skip
+    assert found["interaction"] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_of_several_actions_each_has_its_own_window() -> None:
+    """Those that the source does not declare do not count; the longest window decides when."""
+    windows = {"like": 60, "share": 2 * 3600}
+    samples = shown(0, 0, 0)
+    given = (outcome("s0", "like", 61), outcome("s1", "share", 61), outcome("s2", "comment", 5))
+    open_still = labels(samples, *given, windows=windows, cut=hr.add(HOUR, 2))
+    assert open_still["interaction"] == [None, None, None]
+    found = labels(samples, *given, windows=windows, cut=hr.add(HOUR, 3))
+    assert found == {"interaction": [0.0, 1.0, 0.0]}
 
 
 def test_what_can_still_be_undone_is_immature() -> None:

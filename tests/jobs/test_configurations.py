@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from feature_store.labels import LABELS, label_column
+from feature_store.services import feature_service
+from jobs.support.deep_features import deep_spec
 from jobs.support.settings import load_settings
-from models import GBDTConfig
+from models import MODELS, GBDTConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PATHS = [path for path in sorted(CONF.glob("*.yaml")) if path.name != "gates.yaml"]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_a_configuration_is_accepted(path, tmp_path, monkeypatch):
+def settings_of(path, tmp_path, monkeypatch):
     monkeypatch.delenv("RANKMILL_DATA", raising=False)
     options = dict.fromkeys(("warehouse", "catalog_uri", "tracking_uri"))
-    settings = load_settings(argparse.Namespace(config=str(path), data=str(tmp_path), **options))
+    return load_settings(argparse.Namespace(config=str(path), data=str(tmp_path), **options))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_configuration_is_accepted(path, tmp_path, monkeypatch):
+    settings = settings_of(path, tmp_path, monkeypatch)
     windows = settings.open_source().windows
     assert set(GBDTConfig.from_dict(dict(settings.train.gbdt)).tasks) <= set(windows)
     assert settings.evaluation.labels[0] in windows
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_is_pre_trained_can_be_built(path, tmp_path, monkeypatch):
+    """With small tables: what counts is that keys, tasks and columns fit."""
+    settings = settings_of(path, tmp_path, monkeypatch)
+    windows = settings.open_source().windows
+    service = feature_service(settings.pretrain.feature_service)
+    small = replace(settings.pretrain, user_buckets=8, item_buckets=8, room_buckets=8)
+    for family, config in settings.pretrain.models.items():
+        tasks = MODELS[family].config_tasks(config)
+        assert all(LABELS[task].declared(windows) for task in tasks), family
+        spec = deep_spec(service, [label_column(task) for task in tasks], small)
+        assert MODELS[family].build(config, spec).tasks == tasks

@@ -11,12 +11,23 @@ from rich.console import Console
 
 from local.airflow_api import DagRun, Task, entry_text, hour_of_run
 from local.commands import summary
-from local.follow import CONSUMERS, FEATURES, Board, board_table, check_deadline, open_keys, tell
+from local.days import day_of
+from local.follow import (
+    CONSUMERS,
+    DAILY,
+    FEATURES,
+    Board,
+    board_table,
+    check_deadline,
+    open_keys,
+    tell,
+)
 from local.screen import Screen, duration
 from local.stack import LocalError
 from local.versions import ModelVersion, version_table
 
 HOURS = ["2026-11-11T03", "2026-11-11T04"]
+DAY = day_of(HOURS[-1], "Asia/Shanghai")
 
 
 def board(**states: str) -> Board:
@@ -50,6 +61,33 @@ def test_failed_features_end_the_wait_for_later_hours_and_a_failed_model_does_no
     model = board(hourly_features__0="success", hourly_gbdt__0="failed")
     assert (FEATURES, HOURS[1]) in open_keys(model)
     assert [run.dag for run in model.failed()] == ["hourly_gbdt"]
+
+
+def test_a_run_is_over_when_its_day_has_finished_too() -> None:
+    done = {f"{dag}__{index}": "success" for dag in (FEATURES, *CONSUMERS) for index in (0, 1)}
+    waiting = board(**done)
+    waiting.day = DAY
+    assert open_keys(waiting) == [(DAILY, "2026-11-11")]
+    waiting.runs[DAILY, DAY.date] = DagRun(DAILY, "run", DAY.date, "failed")
+    assert open_keys(waiting) == []
+    assert [run.dag for run in waiting.failed()] == [DAILY]
+
+
+def test_a_day_is_not_waited_for_when_one_of_its_hours_failed() -> None:
+    stopped = board(hourly_features__0="failed")
+    stopped.day = DAY
+    assert open_keys(stopped) == []
+    stopped.day = day_of("2026-11-10T04", "Asia/Shanghai")  # complete before those hours
+    assert open_keys(stopped) == [(DAILY, "2026-11-10")]
+
+
+def test_only_the_runs_of_the_hours_and_of_the_day_are_followed() -> None:
+    followed = Board(HOURS, DAY)
+    assert followed.holds(DagRun(DAILY, "a", "2026-11-11", "queued"))
+    assert followed.holds(DagRun(FEATURES, "b", HOURS[0], "queued"))
+    assert not followed.holds(DagRun(DAILY, "c", "2026-11-10", "queued"))
+    assert not followed.holds(DagRun(FEATURES, "d", "2026-11-11T05", "queued"))
+    assert not Board(HOURS).holds(DagRun(DAILY, "a", "2026-11-11", "queued"))
 
 
 def test_a_standstill_is_an_error_that_names_what_is_open_unless_a_task_is_running() -> None:
@@ -92,6 +130,13 @@ def test_the_board_shows_hours_tasks_and_times() -> None:
     assert "✔ ingest_events 3.0 s" in " ".join(text.split())
     assert "build_samples 42 s" in " ".join(text.split())
     assert HOURS[1] in text
+    assert DAILY not in text
+    now.day = DAY
+    now.runs[DAILY, DAY.date] = DagRun(DAILY, "run", DAY.date, "running")
+    now.tasks[DAILY, DAY.date] = [Task("pretrain_transformer", "success", 1, 185.0, started)]
+    lines = shown(board_table(now)).splitlines()
+    [row] = [line for line in lines if "pretrain_transformer" in line]
+    assert DAY.date in row and "3 min 05 s" in row
 
 
 def test_the_last_table_shows_the_interval_and_popularity() -> None:

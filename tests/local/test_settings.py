@@ -52,7 +52,11 @@ def test_everything_listens_on_loopback_and_agrees(
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere.else")
     monkeypatch.setenv("SPARK_HOME", "/opt/another-spark")
-    env = environment(stack, PORTS, ("2026-11-11T03", "2026-11-11T05"))
+    monkeypatch.setenv("RANKMILL_TIME_ZONE", "Europe/Paris")
+    assert "RANKMILL_TIME_ZONE" not in environment(stack, PORTS)
+    env = environment(stack, PORTS, ("2026-11-11T03", "2026-11-11T05"), "Asia/Shanghai")
+    assert env["RANKMILL_TIME_ZONE"] == "Asia/Shanghai"
+    assert env["AIRFLOW__CORE__PLUGINS_FOLDER"] == f"{stack.root}/dags/plugins"
     assert env["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
     assert env["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5001"
     assert "SPARK_HOME" not in env

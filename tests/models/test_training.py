@@ -80,13 +80,11 @@ class TestOrder:
             assert np.array_equal(part.sparse[:, 0], places)
         assert rows.hours(np.array([0, 1500])) == ["h0", "h1400"]
 
-    def test_at_most_as_many_as_asked_are_read(self, tmp_path: Path) -> None:
-        train, valid, moments = write_rows(
-            batches(TABLE), Encoder(SPEC), tmp_path, held, most=1_000
-        )
-        assert train.count + valid.count == 1_000
+    def test_held_rows_are_written_apart(self, tmp_path: Path) -> None:
+        train, valid, moments = write_rows(batches(TABLE), Encoder(SPEC), tmp_path, held)
+        assert train.count + valid.count == TABLE.num_rows
         assert moments.rows == train.count
-        assert valid.count == sum(held(b).sum() for b in TABLE.slice(0, 1000).to_batches())
+        assert valid.count == sum(held(batch).sum() for batch in batches(TABLE))
 
     def test_moments_are_those_of_the_rows(self, tmp_path: Path) -> None:
         train, _, moments = write_rows(batches(TABLE), Encoder(SPEC), tmp_path, None)
@@ -265,6 +263,19 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     for name, value in whole.accumulators.items():
         assert torch.equal(value, resumed.accumulators[name]), name
     assert resumed.steps == whole.steps
+
+
+def test_an_epoch_trains_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    step = Trainer.step
+
+    def counted(self: Trainer, rows: Rows, *more: Any) -> Any:
+        sizes.append(rows.size)
+        return step(self, rows, *more)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    fit(MODELS["mmoe"].build(config("mmoe", epochs=2, max_samples=1_000), SPEC))
+    assert sum(sizes) == 2 * 1_024
 
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:

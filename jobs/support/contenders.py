@@ -1,0 +1,92 @@
+"""Who is judged: registered versions, and popularity beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store import hours as hr
+from feature_store.tables import Store
+from feature_store.views import VIEWS, window_name
+from jobs.support.deep_features import sequences_of
+from jobs.support.evaluation_page import POPULARITY, Scores
+from jobs.support.promotions import champion_before
+from jobs.support.summary import RefusedError
+from models.registry import Registry, Version
+
+__all__ = ["Contender", "champions", "contender", "popularity"]
+
+ByLabel = Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One that ranks.
+
+    Attributes:
+        score: scores of rows for each of the labels asked for; larger ranks higher.
+        sequences: the sequence views that it reads.
+    """
+
+    role: str
+    name: str
+    version: str
+    data_hour: str | None
+    score: Callable[[pa.Table, Sequence[str]], ByLabel]
+    sequences: tuple[str, ...] = ()
+
+
+def contender(registry: Registry, role: str, version: Version, hour: str) -> Contender:
+    """A registered version as a contender on ``hour`` and what follows it.
+
+    Raises:
+        RefusedError: when the version was fitted on ``hour`` or later: nothing scores a model on an
+            hour that it has seen.
+    """
+    data_hour = version.tags["data_hour"]
+    if data_hour >= hour:
+        raise RefusedError(
+            f"{version.name} version {version.version} has seen {data_hour}; it cannot be judged "
+            f"on {hour}. Evaluate a version fitted on earlier hours."
+        )
+    model = registry.load(version.name, version.version).model
+    return Contender(role, version.name, str(version.version), data_hour, _model_scores(model),
+                     sequences_of(model.spec))  # fmt: skip
+
+
+def popularity() -> Contender:
+    """The target's smoothed CTR over the longest window: what an hour's samples knew of it."""
+    return Contender(POPULARITY, POPULARITY, "-", None, _popularity)
+
+
+def champions(store: Store, registry: Registry, name: str, hour: str) -> dict[str, Version]:
+    """The champion of the moment before ``hour``, and that of a day earlier, by role."""
+    found = {}
+    for role, moment in (("champion", hour), ("champion_yesterday", hr.add(hour, -24))):
+        number = champion_before(store, name, moment)
+        if number is not None:
+            found[role] = registry.get(name, int(number))
+    return found
+
+
+def _popularity(table: pa.Table, labels: Sequence[str]) -> ByLabel:
+    longest = {view.name: f"{view.name}_ctr_{window_name(max(view.windows))}" for view in VIEWS}
+    rooms = pc.equal(table["target_type"], "room")
+    score = pc.if_else(rooms, table[longest["room"]], table[longest["item"]])
+    return dict.fromkeys(labels, score.to_numpy().astype(np.float64))
+
+
+def _model_scores(model: Any) -> Callable[[pa.Table, Sequence[str]], ByLabel]:
+    """Scores by label: the task's own where the model has it, else its ranking score."""
+
+    def score(table: pa.Table, labels: Sequence[str]) -> ByLabel:
+        predicted = model.predict(table)
+        ranked = model.combine(predicted)
+        return {label: predicted.get(label, ranked) for label in labels}
+
+    return score

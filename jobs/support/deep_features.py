@@ -1,0 +1,63 @@
+"""What a deep ranker reads of a feature service: its columns, who and what is shown, sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
+from feature_store.services import FeatureService
+from jobs.support.settings import PretrainSettings
+from models import FeatureSpec, SparseColumn
+from models.base import SequenceColumn
+
+__all__ = ["deep_spec", "sequences_of"]
+
+_POSITIONS: Final = 64
+_ACTIONS: Final = 16
+_LOGARITHMS: Final = 32
+"""Codes of a number by its logarithm: up to 2 ** 31 seconds."""
+
+
+def deep_spec(
+    service: FeatureService, labels: Sequence[str], settings: PretrainSettings
+) -> FeatureSpec:
+    """The FeatureSpec of a deep ranker that learns ``labels`` from ``service``.
+
+    An identifier has one embedding table, wherever it stands: shown, clicked, or offered in a room.
+    Only training reads the position, which nobody knows when the ranking is still to be made.
+    """
+    identifiers = {
+        "user_id": settings.user_buckets,
+        "item_id": settings.item_buckets,
+        "room_id": settings.room_buckets,
+    }
+    buckets = {**dict(service.sparse()), **identifiers}
+    sequences = tuple(c for view in service.sequence_views() for c in _columns(view, buckets))
+    shared = {*identifiers, *(column.table for column in sequences)}
+    return FeatureSpec(
+        dense=service.dense(),
+        sparse=tuple(
+            SparseColumn(name, size, table=name if name in shared else "")
+            for name, size in buckets.items()
+        ),
+        sequences=sequences,
+        labels=tuple(labels),
+        training_only=(SparseColumn("position", _POSITIONS, kind="integer"),),
+    )
+
+
+def _columns(view: SequenceView, buckets: dict[str, int]) -> Iterator[SequenceColumn]:
+    for element, name in zip(view.elements, view.columns(), strict=True):
+        if element in ("gap", "stay"):
+            yield SequenceColumn(name, _LOGARITHMS, view.length, kind="log")
+        elif element in buckets:
+            yield SequenceColumn(name, buckets[element], view.length, table=element)
+        else:
+            yield SequenceColumn(name, _ACTIONS, view.length)
+
+
+def sequences_of(spec: FeatureSpec) -> tuple[str, ...]:
+    """The sequence views that a model of ``spec`` reads anything of."""
+    read = {column.name for column in spec.sequences}
+    return tuple(view.name for view in SEQUENCE_VIEWS if read.intersection(view.columns()))

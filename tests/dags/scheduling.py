@@ -1,0 +1,73 @@
+"""The daily DAG in Airflow's database, events of its asset, and rounds of the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow.assets.manager import asset_manager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.jobs.job import Job
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.asset import (
+    AssetEvent,
+    AssetModel,
+    AssetPartitionDagRun,
+    PartitionedAssetKeyLog,
+)
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from sqlalchemy import delete, select, update
+
+from tests.dags.conftest import REPOSITORY
+
+__all__ = ["DAG", "emit", "fired", "forget", "listen", "pause"]
+
+DAG = "daily_pretraining"
+BUNDLE = "tests"
+
+
+def listen() -> None:
+    """Write the DAGs to the database, as the processor does; let the daily one run."""
+    bag = DagBag(REPOSITORY / "dags")
+    assert bag.import_errors == {}
+    with create_session() as session:
+        if session.get(DagBundleModel, BUNDLE) is None:
+            session.add(DagBundleModel(name=BUNDLE))
+    sync_bag_to_db(bag, BUNDLE, None)
+    pause(False)
+
+
+def pause(paused: bool) -> None:
+    """Pause the daily DAG, or let it run."""
+    with create_session() as session:
+        session.execute(update(DagModel).where(DagModel.dag_id == DAG).values(is_paused=paused))
+
+
+def forget() -> None:
+    """Delete events and what they led to."""
+    with create_session() as session:
+        session.execute(delete(PartitionedAssetKeyLog))
+        session.execute(delete(AssetPartitionDagRun))
+        for run in session.scalars(select(DagRun).where(DagRun.dag_id == DAG)):
+            session.delete(run)
+        for event in session.scalars(select(AssetEvent)):
+            session.delete(event)
+
+
+def emit(hours: Sequence[str]) -> None:
+    """Events of ``hour_stored``, as the last task of `hourly_features` makes them."""
+    with create_session() as session:
+        asset = session.scalars(select(AssetModel).where(AssetModel.name == "hour_stored")).one()
+        for hour in hours:
+            asset_manager.register_asset_change(asset=asset, partition_key=hour, session=session)
+
+
+def fired() -> list[str]:
+    """One round of the scheduler; the days that have a run by now."""
+    scheduler = SchedulerJobRunner(job=Job())  # type: ignore[no-untyped-call]
+    with create_session() as session:
+        scheduler._create_dagruns_for_partitioned_asset_dags(session)
+        runs = session.scalars(select(DagRun).where(DagRun.dag_id == DAG).order_by(DagRun.id))
+        return [str(run.partition_key) for run in runs]
