@@ -39,7 +39,8 @@ from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
 from jobs.train_gbdt import split
 from jobs.validate_events import validate
-from models import FeatureSpec, GBDTConfig, GBDTRanker, SparseColumn
+from models import FeatureSpec, SparseColumn
+from models.gbdt import GBDTConfig, GBDTRanker
 from models.metrics import evaluate_ranking, ndcg_at_k, paired_bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,7 +27,8 @@ from jobs.support.training import (
     register,
     skipped,
 )
-from models import FitReport, GBDTConfig, GBDTRanker
+from models import FitReport
+from models.gbdt import GBDTConfig, GBDTRanker
 from models.plots import standard_plots
 from models.registry import Registry, Version
 

@@ -1,6 +1,7 @@
 """Rankers, the metrics that judge them, and the registry that keeps them.
 
-``MODELS`` is the zoo: a new model is one file and one line in ``zoo.py``.
+``MODELS`` is the zoo: a new model is one file and one line in ``zoo.py``. No family is imported
+here: whoever needs trees does not wait for torch, nor the other way round.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from models.base import (
     TrainingRefused,
     encode_sparse,
 )
-from models.gbdt import GBDTConfig, GBDTRanker
 from models.zoo import MODELS, load_ranker
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
     "ConfigError",
     "FeatureSpec",
     "FitReport",
-    "GBDTConfig",
-    "GBDTRanker",
     "ModelError",
     "Ranker",
     "SparseColumn",

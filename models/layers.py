@@ -29,6 +29,9 @@ __all__ = [
 _SMALL = 1024
 """Tables of up to so many rows are updated as a whole, larger ones only where a batch looked."""
 
+_LONG: Final = 24
+"""Places from which target attention folds the target into its weights, row by row."""
+
 _START: Final = 0.02
 """Deviation of a large vocabulary's vectors before training."""
 
@@ -229,7 +232,7 @@ class TargetAttention(nn.Module):
     Interest Network, KDD 2018, section 4.3), with a softmax over the places that are filled.
 
     An element's weight is an MLP of [element, target, element * target]; the first layer's part of
-    the target is taken once a row.
+    the target is taken once a row, and over long sequences so is the product's.
     """
 
     def __init__(self, width: int, units: int = 32) -> None:
@@ -241,8 +244,14 @@ class TargetAttention(nn.Module):
 
     def forward(self, elements: Tensor, target: Tensor, filled: Tensor) -> Tensor:
         """(B, L, d), (B, d) and (B, L) to (B, d); zeros for a row without any element."""
-        hidden = self.element(elements) + self.target(target)[:, None]
-        hidden = F.relu(hidden + self.product(elements * target[:, None]), inplace=True)
+        if elements.shape[1] < _LONG:
+            hidden = self.element(elements) + self.target(target)[:, None]
+            hidden = hidden + self.product(elements * target[:, None])
+        else:
+            weights = self.element.weight.T + target[:, :, None] * self.product.weight.T
+            own = (self.target(target) + self.element.bias)[:, None]
+            hidden = torch.baddbmm(own, elements, weights)  # weights are (B, d, units)
+        hidden = F.relu(hidden, inplace=True)
         logits = self.out(hidden).squeeze(-1).masked_fill(~filled, -1e9)
         weights = torch.softmax(logits, dim=1) * filled
         return torch.bmm(weights[:, None], elements).squeeze(1)

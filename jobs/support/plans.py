@@ -17,8 +17,9 @@ from feature_store.training_set import RECIPE_LABELS, Lineage, Recipe, lineage
 from jobs.support.deep_features import deep_spec, sequences_of
 from jobs.support.promotions import champion_before
 from jobs.support.settings import Settings, SettingsError
-from models import MODELS, FeatureSpec, GBDTConfig, SparseColumn
+from models import MODELS, FeatureSpec, SparseColumn
 from models.base import ConfigError, SpecError
+from models.gbdt import GBDTConfig
 from models.registry import Registry, Version
 
 __all__ = [

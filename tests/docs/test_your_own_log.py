@@ -19,7 +19,7 @@ from feature_store.sources import SourceError, open_source
 from feature_store.tables import Store
 from feature_store.views import ATTRIBUTES
 from jobs.support.settings import Settings, load_settings
-from models import GBDTConfig
+from models.gbdt import GBDTConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "your-own-log.md").read_text()

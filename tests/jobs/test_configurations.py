@@ -12,7 +12,8 @@ from feature_store.labels import LABELS, label_column
 from feature_store.services import feature_service
 from jobs.support.deep_features import deep_spec
 from jobs.support.settings import load_settings
-from models import MODELS, GBDTConfig
+from models import MODELS
+from models.gbdt import GBDTConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PATHS = [path for path in sorted(CONF.glob("*.yaml")) if path.name != "gates.yaml"]

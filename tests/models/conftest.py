@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models import FeatureSpec, GBDTConfig, GBDTRanker, SparseColumn
+from models import FeatureSpec, SparseColumn
+from models.gbdt import GBDTConfig, GBDTRanker
 from models.registry import Registry
 
 # Spinning OpenMP threads make tiny boosters slow where cores are shared.

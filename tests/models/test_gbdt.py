@@ -17,8 +17,6 @@ from models import (
     MODELS,
     ConfigError,
     FeatureSpec,
-    GBDTConfig,
-    GBDTRanker,
     ModelError,
     SparseColumn,
     SpecError,
@@ -29,6 +27,7 @@ from models import (
 )
 from models.base import SequenceColumn, silent
 from models.boosting import Watch
+from models.gbdt import GBDTConfig, GBDTRanker
 from tests.models.conftest import CONFIG, SPEC, make_table
 
 

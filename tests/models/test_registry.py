@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
-from models import GBDTRanker
+from models.gbdt import GBDTRanker
 from models.handoff import HandoffError
 from models.registry import Registry, RegistryError, Version
 from tests.models.conftest import SPEC, make_table

@@ -15,7 +15,7 @@ from torch import nn
 from models import MODELS, FeatureSpec, ModelError, SparseColumn
 from models.base import SequenceColumn
 from models.encoding import Encoder, Rows
-from models.layers import EmbeddingTables, InputLayer, TransformerEncoder
+from models.layers import EmbeddingTables, InputLayer, TargetAttention, TransformerEncoder
 from models.network import BiasNet
 from models.optimizer import Adam
 from models.row_files import RowFiles, write_rows
@@ -122,6 +122,17 @@ class TestLayers:
         start, _ = tables.span(WIDE.sparse[1])
         wanted = wanted + tables.large[start + sparse[:, 1].long()] @ layer.large
         assert torch.allclose(found, wanted, atol=1e-5)
+
+    def test_attention_is_the_same_however_long_the_padding(self) -> None:
+        torch.manual_seed(0)
+        attention = TargetAttention(8)
+        elements, target = torch.randn(3, 5, 8), torch.randn(3, 8)
+        filled = torch.tensor([[True] * 5, [False] * 2 + [True] * 3, [False] * 5])
+        short = attention(elements, target, filled)
+        beside = torch.cat([torch.full((3, 30, 8), 1e3), elements], 1)
+        mask = torch.cat([torch.zeros(3, 30, dtype=torch.bool), filled], 1)
+        assert torch.allclose(attention(beside, target, mask), short, atol=1e-5)
+        assert not short[2].any()
 
     def test_padding_changes_nothing(self) -> None:
         torch.manual_seed(0)
