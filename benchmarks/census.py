@@ -163,7 +163,7 @@ def main() -> int:
     default = ROOT.parent / "shared" / "data" / "census_income"
     parser.add_argument("--data", type=Path, default=default, help="folder with the two files")
     parser.add_argument("--seeds", type=int, default=5, help="fits of each model [%(default)s]")
-    parser.add_argument("--epochs", type=int, default=12, help="of a fit [%(default)s]")
+    parser.add_argument("--epochs", type=int, default=8, help="of a fit [%(default)s]")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON",
                         help="another value of the configuration; writes no result")  # fmt: skip
     parser.add_argument("--no-single", action="store_true", help="leave the twins out; no result")
