@@ -60,7 +60,7 @@ _SHOWN_ROWS: Final = 20_000
 class DeepRanker(Ranker, abc.ABC):
     """A ranker whose network is trained by :mod:`models.training`.
 
-    A subclass sets ``family`` and ``config_class`` and builds its :meth:`network_of`.
+    A subclass sets ``family``, ``config_class`` and ``network_class``.
 
     Args:
         spec: may hold more than the family reads; ``spec`` of the model is what it reads.
@@ -68,6 +68,7 @@ class DeepRanker(Ranker, abc.ABC):
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "numba")
     config_class: ClassVar[type[DeepConfig]]
+    network_class: ClassVar[type[Network]]
     reads_sequences: ClassVar[bool] = False
 
     def __init__(self, config: DeepConfig, spec: FeatureSpec) -> None:
@@ -80,7 +81,7 @@ class DeepRanker(Ranker, abc.ABC):
         self._place = device(config.training.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
-            network = self.network_of(config, self.spec)
+            network = self.network_class(config, self.spec)
             self.module: nn.Module = BiasNet(network) if config.debias == "bias_net" else network
         self.module.to(self._place)
 
@@ -109,11 +110,6 @@ class DeepRanker(Ranker, abc.ABC):
             labels=tuple(task.label for task in config.parsed_tasks),
             training_only=spec.training_only if config.debias != "none" else (),
         )
-
-    @classmethod
-    @abc.abstractmethod
-    def network_of(cls, config: Any, spec: FeatureSpec) -> Network:
-        """The network, with fresh weights."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

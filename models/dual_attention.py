@@ -89,7 +89,7 @@ class DualAttentionNetwork(Network):
     """One attention an interest; what they pool goes into the first layer beside the row."""
 
     def __init__(self, config: DualAttentionConfig, spec: FeatureSpec) -> None:
-        super().__init__(spec, config.parsed_tasks, config.embedding, config.debias)
+        super().__init__(config, spec)
         interests = config.parsed_interests()
         self.blocks = [SequenceBlock.of(spec, interest.sequence) for interest in interests]
         self.targets = [target_columns(spec, interest.target) for interest in interests]
@@ -128,8 +128,5 @@ class DualAttention(DeepRanker):
 
     family: ClassVar[str] = "dual_attention"
     config_class: ClassVar[type[DeepConfig]] = DualAttentionConfig
+    network_class: ClassVar[type[Network]] = DualAttentionNetwork
     reads_sequences: ClassVar[bool] = True
-
-    @classmethod
-    def network_of(cls, config: Any, spec: FeatureSpec) -> Network:
-        return DualAttentionNetwork(config, spec)

@@ -10,7 +10,7 @@ Recommendation, ICDM 2018), here with a softmax over all items or over the batch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class LiveTransformerNetwork(Network):
     """K kinds of tokens; L is the number of all of them."""
 
     def __init__(self, config: LiveTransformerConfig, spec: FeatureSpec) -> None:
-        super().__init__(spec, config.parsed_tasks, config.embedding, config.debias)
+        super().__init__(config, spec)
         self.blocks = [SequenceBlock.of(spec, tuple(names)) for names in config.tokens]
         self.targets = target_columns(spec, config.target)
         self.candidates, self.dropout = config.candidates, config.dropout
@@ -156,8 +156,5 @@ class LiveTransformer(DeepRanker):
 
     family: ClassVar[str] = "live_transformer"
     config_class: ClassVar[type[DeepConfig]] = LiveTransformerConfig
+    network_class: ClassVar[type[Network]] = LiveTransformerNetwork
     reads_sequences: ClassVar[bool] = True
-
-    @classmethod
-    def network_of(cls, config: Any, spec: FeatureSpec) -> Network:
-        return LiveTransformerNetwork(config, spec)

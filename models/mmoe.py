@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class MMOENetwork(Network):
     """E experts, T gates, T towers."""
 
     def __init__(self, config: MMOEConfig, spec: FeatureSpec) -> None:
-        super().__init__(spec, config.parsed_tasks, config.embedding, config.debias)
+        super().__init__(config, spec)
         first, *later = config.expert_layers
         self.experts, self.units = config.experts, first
         self.gate_units = config.gate_units or config.experts
@@ -123,7 +123,4 @@ class MMOE(DeepRanker):
 
     family: ClassVar[str] = "mmoe"
     config_class: ClassVar[type[DeepConfig]] = MMOEConfig
-
-    @classmethod
-    def network_of(cls, config: Any, spec: FeatureSpec) -> Network:
-        return MMOENetwork(config, spec)
+    network_class: ClassVar[type[Network]] = MMOENetwork

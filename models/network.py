@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,19 +104,19 @@ class Network(nn.Module, abc.ABC):
     """Rows to one output a task: a logit, or log(1 + value).
 
     Args:
-        debias: ``feature``: the training-only columns are read as features, as those of the first
-            position when nothing says them. Else they are not read here; see :class:`BiasNet`.
+        config: a :class:`models.deep_config.DeepConfig`. With ``debias`` of ``feature`` the
+            training-only columns are read as features, as those of the first position when nothing
+            says them; else they are not read here, see :class:`BiasNet`.
     """
 
-    def __init__(
-        self, spec: FeatureSpec, tasks: Sequence[Task], width: int, debias: str = "none"
-    ) -> None:
+    def __init__(self, config: Any, spec: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.tasks = tuple(tasks)
-        self.width = width
-        self.tables = EmbeddingTables(_read_tables(spec, debias == "feature"), width)
-        self._positions = spec.training_only if debias == "feature" else ()
+        self.tasks: tuple[Task, ...] = config.parsed_tasks
+        self.width: int = config.embedding
+        as_features = config.debias == "feature"
+        self.tables = EmbeddingTables(_read_tables(spec, as_features), self.width)
+        self._positions = spec.training_only if as_features else ()
 
     def input_layer(self, units: int, vectors: int = 0) -> InputLayer:
         """A first layer over all that a row says, and ``vectors`` numbers besides."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -41,7 +41,7 @@ class SharedBottomNetwork(Network):
     """A bottom and T towers."""
 
     def __init__(self, config: SharedBottomConfig, spec: FeatureSpec) -> None:
-        super().__init__(spec, config.parsed_tasks, config.embedding, config.debias)
+        super().__init__(config, spec)
         first, *later = config.bottom_layers
         self.first = self.input_layer(first)
         self.later = MLP(first, later)
@@ -60,7 +60,4 @@ class SharedBottom(DeepRanker):
 
     family: ClassVar[str] = "shared_bottom"
     config_class: ClassVar[type[DeepConfig]] = SharedBottomConfig
-
-    @classmethod
-    def network_of(cls, config: Any, spec: FeatureSpec) -> Network:
-        return SharedBottomNetwork(config, spec)
+    network_class: ClassVar[type[Network]] = SharedBottomNetwork

@@ -52,7 +52,7 @@ class TrainingConfig:
     clip_norm: float = 0.0
     window: int = 65536
     patience: int = 2
-    checkpoint_batches: int = 200
+    checkpoint_batches: int = 500
     seed: int = 7
     device: str = "auto"
     precision: str = "float32"

@@ -4,7 +4,7 @@ over embeddings; their logits are added."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class WideDeepNetwork(Network):
     starts: Tensor
 
     def __init__(self, config: WideDeepConfig, spec: FeatureSpec) -> None:
-        super().__init__(spec, config.parsed_tasks, config.embedding, config.debias)
+        super().__init__(config, spec)
         names = [column.name for column in spec.sparse]
         missing = sorted({n for pair in config.crosses for n in pair if n not in names})
         if missing:
@@ -88,7 +88,4 @@ class WideDeep(DeepRanker):
 
     family: ClassVar[str] = "wide_deep"
     config_class: ClassVar[type[DeepConfig]] = WideDeepConfig
-
-    @classmethod
-    def network_of(cls, config: Any, spec: FeatureSpec) -> Network:
-        return WideDeepNetwork(config, spec)
+    network_class: ClassVar[type[Network]] = WideDeepNetwork

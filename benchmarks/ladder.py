@@ -1,0 +1,254 @@
+"""The ladder of rankers on the same rows: trees, wide and deep, shared bottom, MMOE, dual target
+attention and the live transformer, with and without BiasNet.
+
+    python benchmarks/ladder.py --data ../shared/data          # both sources
+    python benchmarks/ladder.py --source simulator --models gbdt mmoe
+
+KuaiRand is trained on the days to 30 April 2022 and tested on 1 May (UTC+8); the simulated market
+on its first two days and tested on the third. Per task: AUC, GAUC, NDCG@10, log loss, and the
+interval of the difference in NDCG@10 to the trees, paired by group; parameters, seconds of
+training, and the time to score 500 candidates. Where positions exist, BiasNet's curve is compared
+with the true one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks are not installed
+
+from benchmarks.kuairand import TEST_DATE, store_of_the_week  # noqa: E402
+from feature_store import hours as hr  # noqa: E402
+from feature_store.sequence_sets import with_sequences  # noqa: E402
+from feature_store.services import SERVICES  # noqa: E402
+from feature_store.sources.simulator import (  # noqa: E402
+    MarketConfig,
+    position_bias,
+    write_simulation,
+)
+from feature_store.tables import Store  # noqa: E402
+from feature_store.training_set import training_set  # noqa: E402
+from jobs.support.arguments import job_parser  # noqa: E402
+from jobs.support.deep_features import deep_spec  # noqa: E402
+from jobs.support.settings import Settings, load_settings  # noqa: E402
+from jobs.support.training import held_out  # noqa: E402
+from models import MODELS, FeatureSpec  # noqa: E402
+from models.gbdt import GBDTConfig, GBDTRanker  # noqa: E402
+from models.metrics import evaluate_ranking, ndcg_at_k, paired_bootstrap  # noqa: E402
+
+RESULTS: Final = ROOT / "benchmarks" / "results" / "ladder.jsonl"
+PICTURE: Final = ROOT / "docs" / "pictures" / "ladder.png"
+FAMILIES: Final = ("wide_deep", "shared_bottom", "mmoe", "dual_attention", "live_transformer")
+TASKS: Final = ("click", "long_view")
+VALUES: Final = {"stay": {"kind": "log_value", "weight": 0.2, "score": 0.0}}
+LOOP: Final = {"epochs": 4, "batch_size": 1024, "learning_rate": 0.001, "patience": 2}
+TREES: Final = {
+    "rounds": 800, "learning_rate": 0.03, "num_leaves": 31, "min_data_in_leaf": 100,
+    "feature_fraction": 0.4, "bagging_fraction": 0.8, "lambda_l2": 5.0, "early_stopping_rounds": 60,
+}  # fmt: skip
+SIMULATED_HOURS: Final = 72
+CANDIDATES: Final = 500
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is trained on and what is tested, with sequences; ``curve`` is the true one."""
+
+    source: str
+    train: pa.Table
+    test: pa.Table
+    settings: Settings
+    curve: np.ndarray | None
+
+
+@contextlib.contextmanager
+def stored(source: str, data: Path) -> Iterator[Rows]:
+    """Rows of a source through Rankmill's own jobs."""
+    with tempfile.TemporaryDirectory(prefix="rankmill-ladder-") as scratch:
+        curve, config, folder = None, "kuairand", data / "kuairand"
+        if source == "simulator":
+            market = replace(MarketConfig(), start="2026-11-08T16")  # three days in UTC+8
+            folder, config = Path(scratch) / "market", "demo"
+            write_simulation(market, folder, SIMULATED_HOURS, lambda *_: None, processes=2)
+            curve = np.log(position_bias(np.arange(1, market.slate_size + 1), market))
+        arguments = ["--config", str(ROOT / "conf" / f"{config}.yaml"), "--data", str(folder)]
+        settings = load_settings(job_parser("bench", "", "").parse_args(arguments))
+        opened = settings.open_source()
+        first, last = opened.span()
+        date = TEST_DATE if source == "kuairand" else "2026-11-11"
+        test = [h for h in hr.date_hours(date, opened.time_zone) if first <= h <= last]
+        with store_of_the_week(first, last, settings) as store:
+            yield Rows(
+                source, _rows(store, settings, first, hr.add(test[0], -1), test[0]),
+                _rows(store, settings, test[0], test[-1], hr.add(last, 1)), settings, curve,
+            )  # fmt: skip
+
+
+def _rows(store: Store, settings: Settings, first: str, last: str, cut: str) -> pa.Table:
+    service = SERVICES["deep_ranking"]
+    rows = training_set(store, first, last, cut, settings.open_source().windows, service)
+    views, hours = service.sequence_views(), store.readable_hours("samples", first, last)
+    return with_sequences(store, rows, views, hours)
+
+
+def fitted(name: str, rows: Rows) -> Any:
+    """The model of a rung, ``family`` or ``family + BiasNet``, fitted on the training rows."""
+    family, _, wrapped = name.partition(" + ")
+    held = pa.array(held_out(rows.train["group_id"]))
+    train, valid = rows.train.filter(pc.invert(held)), rows.train.filter(held)
+    service = SERVICES["deep_ranking"]
+    labels = [f"label_{task}" for task in (*TASKS, *VALUES)]
+    spec = deep_spec(service, labels, rows.settings.pretrain)
+    if family == "gbdt":
+        of_trees = FeatureSpec(
+            dense=spec.dense, sparse=tuple(c for c in spec.sparse if not c.name.endswith("_id")),
+            labels=tuple(f"label_{task}" for task in TASKS),
+        )  # fmt: skip
+        trees = GBDTRanker(GBDTConfig.from_dict({"tasks": list(TASKS), **TREES}), of_trees)
+        trees.fit(train, valid)
+        return trees
+    several = {task: {} for task in TASKS} | dict(VALUES)
+    config = {**LOOP, "tasks": several, "debias": "bias_net" if wrapped else "none"}
+    kind: Any = MODELS[family]
+    model = kind.build(config, spec)
+    model.fit(train, valid, lambda line: print(f"[{rows.source}] {name}: {line}", flush=True))
+    return model
+
+
+def milliseconds(model: Any, table: pa.Table) -> float:
+    """The median time to score 500 candidates, from Arrow to scores."""
+    candidates = table.slice(0, CANDIDATES)
+    found = []
+    for _ in range(21):
+        began = time.perf_counter()
+        model.score(candidates)
+        found.append(time.perf_counter() - began)
+    return float(np.median(found[1:]) * 1e3)
+
+
+def curve_correlation(model: Any, curve: np.ndarray) -> float:
+    """Between BiasNet's logits of a click, by position, and the logarithm of the true curve."""
+    with torch.no_grad():
+        places = torch.arange(1, len(curve) + 1)[:, None]
+        found = model.module.bias(places)[:, model.tasks.index("click")].numpy()
+    return float(np.corrcoef(found, curve)[0, 1])
+
+
+def judged(
+    name: str, model: Any, rows: Rows, seconds: float, trees: Mapping[str, np.ndarray]
+) -> Iterator[tuple[dict[str, Any], str, np.ndarray]]:
+    """One result a task, and the NDCG@10 of its groups."""
+    predicted = model.predict(rows.test)
+    for task in TASKS:
+        column = rows.test[f"label_{task}"]
+        mature = pc.is_valid(column)
+        table = rows.test.filter(mature).select(["group_id"])
+        labels = (pc.drop_null(column).to_numpy() > 0).astype(np.float64)
+        scores = predicted[task][mature.to_numpy()]
+        metrics = evaluate_ranking(labels, scores, table["group_id"])
+        by_group = ndcg_at_k(labels, scores, table["group_id"], 10).values
+        base = trees.get(task, by_group)
+        difference = paired_bootstrap(by_group - base, seed=7)
+        line = {
+            "bench": "ladder", "case": f"{rows.source}: {name}, {task}",
+            "ours": round(metrics["ndcg_at_10"], 5), "peer": "gbdt", "peer_version": "same run",
+            "theirs": round(float(np.nanmean(base)), 5), "unit": "ndcg_at_10",
+            "ratio": round(metrics["ndcg_at_10"] / float(np.nanmean(base)), 4),
+            "ours_peak_mb": None, "theirs_peak_mb": None,
+            "quality": {
+                "source": rows.source, "model": name, "task": task,
+                **{key: round(metrics[key], 5) for key in ("auc", "gauc", "log_loss")},
+                "difference": [round(float(value), 5) for value in difference],
+                "groups": int(metrics["groups"]), "test_rows": len(labels),
+                "parameters": getattr(model, "parameters", None),
+                "train_seconds": round(seconds, 1),
+                "score_500_ms": round(milliseconds(model, rows.test), 2),
+            },
+            "repetitions": 1, "cores": os.cpu_count(),
+            "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        }  # fmt: skip
+        if " + " in name and rows.curve is not None:
+            line["quality"]["curve_correlation"] = round(curve_correlation(model, rows.curve), 4)
+        yield line, task, by_group
+
+
+def climb(rows: Rows, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Every rung on the rows of one source."""
+    print(f"[{rows.source}] train {rows.train.num_rows:,} rows, test {rows.test.num_rows:,}")
+    trees: dict[str, np.ndarray] = {}
+    for name in names:
+        began = time.monotonic()
+        model = fitted(name, rows)
+        seconds = time.monotonic() - began
+        for line, task, by_group in judged(name, model, rows, seconds, trees):
+            if name == "gbdt":
+                trees[task] = by_group
+            print(json.dumps(line), flush=True)
+            yield line
+
+
+def picture(lines: list[dict[str, Any]]) -> Figure:
+    """NDCG@10 minus that of the trees with its interval, a panel a source and task."""
+    panels = sorted({(r["quality"]["source"], r["quality"]["task"]) for r in lines})
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    for axes, (source, task) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        mine = [r["quality"] for r in lines
+                if (r["quality"]["source"], r["quality"]["task"]) == (source, task)]  # fmt: skip
+        mean, low, high = (np.array([q["difference"][i] for q in mine]) for i in range(3))
+        place = np.arange(len(mine))[::-1]
+        axes.errorbar(mean, place, xerr=[mean - low, high - mean], fmt="o", capsize=3)
+        axes.axvline(0.0, color="grey", linestyle="--")
+        axes.set(yticks=place, yticklabels=[q["model"] for q in mine],
+                 title=f"{source}, {task}", xlabel="NDCG@10 minus the trees'")  # fmt: skip
+    return figure
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[3:5]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    every = ["gbdt", *(name for f in FAMILIES for name in (f, f"{f} + BiasNet"))]
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--source", choices=("kuairand", "simulator"), help="only this one")
+    parser.add_argument("--models", nargs="+", choices=every, default=every, help="[all]")
+    given = parser.parse_args()
+    sources = [given.source] if given.source else ["kuairand", "simulator"]
+    names = [name for name in every if name in given.models]
+    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
+        RESULTS.is_file()) else []  # fmt: skip
+    for source in sources:
+        with stored(source, given.data) as rows:
+            # Positions do not exist in KuaiRand: there is nothing for BiasNet to read.
+            there = [n for n in names if " + " not in n or rows.curve is not None]
+            found = list(climb(rows, there))
+        kept = [line for line in kept if line["quality"]["source"] != source] + found
+        if names == every:
+            RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            picture(kept).savefig(PICTURE, dpi=80)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
