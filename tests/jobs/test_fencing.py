@@ -40,13 +40,13 @@ def test_a_driver_whose_spark_submit_was_gone_before_it_began_ends_at_once() -> 
 
 def test_a_job_ends_when_its_parent_dies() -> None:
     parent = (
-        "import subprocess, sys, time\n"
-        f"job = subprocess.Popen([sys.executable, '-c', {JOB.format(seconds=30)!r}])\n"
-        "print(job.pid, flush=True)\n"
-        "time.sleep(3)\n"
+        "import subprocess, sys\n"
+        f"command = [sys.executable, '-c', {JOB.format(seconds=300)!r}]\n"
+        "job = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)\n"
+        "print(job.stdout.readline())\n"  # it watches by now
     )
     command = [sys.executable, "-c", parent]
-    # Reading to the end waits for the job as well, which holds the same pipe.
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=25, check=True)
+    # Reading to the end waits for the job as well, which holds the same pipe for its errors.
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "goes on" in ended.stdout
     assert "the parent process is gone" in ended.stderr
