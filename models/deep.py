@@ -135,7 +135,9 @@ class DeepRanker(Ranker, abc.ABC):
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def config_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self.config)))  # type: ignore[no-any-return]
+        # Tasks as a list: JSON is written with sorted keys, and their order is that of the outputs.
+        body = {**asdict(self.config), "tasks": [asdict(task) for task in self._tasks]}
+        return json.loads(json.dumps(body))  # type: ignore[no-any-return]
 
     # Fitting ----------------------------------------------------------------------------------
 

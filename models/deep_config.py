@@ -19,7 +19,8 @@ class DeepConfig:
     """What every deep model is told; a family adds its own.
 
     Attributes:
-        tasks: names, or names to fields of :class:`models.objectives.Task`.
+        tasks: names, names to fields of :class:`models.objectives.Task`, or a list of such fields;
+            their order is that of the outputs.
         embedding: width d of the embeddings.
         debias: ``none``; ``feature``: training-only columns such as the position are features, and
             scores are those of the first position; ``bias_net``: see
@@ -28,7 +29,7 @@ class DeepConfig:
         training: fields of :class:`models.trainer.TrainingConfig`.
     """
 
-    tasks: Mapping[str, Any] = field(default_factory=lambda: {"click": {}})
+    tasks: Mapping[str, Any] | tuple[Any, ...] = ("click",)
     embedding: int = 16
     debias: str = "none"
     min_positives: int = 50
@@ -58,8 +59,6 @@ class DeepConfig:
             raise ConfigError(
                 f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(own | loop))}"
             )
-        if isinstance(values.get("tasks"), list | tuple):
-            values["tasks"] = {name: {} for name in values["tasks"]}
         for key, value in values.items():
             values[key] = tuple(value) if isinstance(value, list) else value
         try:

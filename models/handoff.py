@@ -92,7 +92,10 @@ def pack(
         "name": name,
         "run_key": run_key,
         "family": config["family"],
-        "tasks": list(config["config"].get("tasks", [])),
+        "tasks": [
+            task if isinstance(task, str) else task["name"]
+            for task in config["config"].get("tasks", [])
+        ],
         "feature_spec": json.loads(spec.to_json()),
         "feature_spec_sha": spec.sha,
         "tree_version": config.get("tree_version", ""),

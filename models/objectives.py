@@ -54,17 +54,24 @@ class Task:
         return f"label_{self.name}"
 
 
-def parse_tasks(given: Mapping[str, Any] | Sequence[str]) -> tuple[Task, ...]:
-    """Tasks from a list of names, or from a mapping of names to fields of ``Task``.
+def parse_tasks(given: Mapping[str, Any] | Sequence[Any]) -> tuple[Task, ...]:
+    """Tasks, in order, from a mapping of names to fields of ``Task``, or from a list of names or of
+    mappings with a name.
 
     Raises:
         ConfigError: for no task, or a field that a task does not have.
     """
-    fields = given if isinstance(given, Mapping) else {name: {} for name in given}
-    if not fields:
+    if isinstance(given, Mapping):
+        entries = [{"name": name, **(fields or {})} for name, fields in given.items()]
+    else:
+        entries = [{"name": entry} if isinstance(entry, str) else dict(entry) for entry in given]
+    if not entries:
         raise ConfigError("no task; name at least one, such as click")
+    names = [entry.get("name") for entry in entries]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"tasks {names} are named more than once")
     try:
-        return tuple(Task(name, **(values or {})) for name, values in fields.items())
+        return tuple(Task(**entry) for entry in entries)
     except TypeError as error:
         raise ConfigError(f"tasks: {error}; a task has kind, weight and score") from error
 

@@ -32,7 +32,8 @@ SPEC: Final = FeatureSpec(
     labels=("label_click", "label_stay"),
     training_only=(SparseColumn("position", 16, kind="integer"),),
 )
-TASKS: Final = {"click": {}, "stay": {"kind": "log_value", "weight": 0.3, "score": 0.2}}
+TASKS: Final = {"stay": {"kind": "log_value", "weight": 0.3, "score": 0.2}, "click": {}}
+"""Not in alphabetical order: the outputs' order must not depend on how JSON is written."""
 LOOP: Final = {"epochs": 4, "batch_size": 256, "learning_rate": 0.005, "window": 2048}
 FAMILIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "wide_deep": {"layers": [32, 16], "crosses": [["kind", "user_id"]], "cross_buckets": 512},

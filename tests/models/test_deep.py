@@ -168,7 +168,7 @@ class TestRefusals:
             build("live_transformer", target=["shop"])
 
     def test_too_few_positives_are_counted(self) -> None:
-        with pytest.raises(TooFewPositives, match="task 'click' has too few positives"):
+        with pytest.raises(TooFewPositives, match="task 'stay' has too few positives"):
             fit(build("mmoe", min_positives=10**6))
 
     def test_one_class_only_is_refused(self) -> None:

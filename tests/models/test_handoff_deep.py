@@ -20,7 +20,7 @@ from models.gbdt import GBDTRanker
 from models.metrics import auc
 from models.online import OnlineLearner
 from models.registry import Registry, RegistryError, Version
-from tests.models.deep_market import SPEC, batches, config, held, market
+from tests.models.deep_market import SPEC, TASKS, batches, config, held, market
 
 # MLflow's own tables, under SQLAlchemy 2.1; only where the store is a database and no server.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -95,7 +95,7 @@ def test_a_loaded_version_is_trainable_with_its_accumulators(
     loaded = registry.load("ranker", "champion")
     assert loaded.spec == champion.spec
     assert loaded.handoff["data_hour"] == "2026-11-10T23"
-    assert loaded.handoff["tasks"] == ["click", "stay"]
+    assert loaded.handoff["tasks"] == list(TASKS)
     assert loaded.optimizer_state is not None
     assert loaded.optimizer_state["steps"] == champion.steps
     model = loaded.model
@@ -132,7 +132,7 @@ def test_pyfunc_serves_frames_with_lists(
     model = mlflow.pyfunc.load_model(f"models:/ranker/{version.version}")
     table = NEXT.slice(0, 60).select(list(champion.spec.columns))
     found = model.predict(table.to_pandas())
-    assert list(found.columns) == ["click", "stay", "score"]
+    assert list(found.columns) == [*TASKS, "score"]
     assert np.allclose(found["score"].to_numpy(), champion.score(table))
     names = model.metadata.signature.inputs.input_names()
     assert names == list(champion.spec.columns)
