@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> Summary:
     if arguments.span:
         source.check()
         first, last = source.span()
-        return Summary(JOB, (first, last), message=f"source {source.name}: {first} to {last}")
+        said = f"source {source.name}: {first} to {last}"
+        return Summary(JOB, (first, last), message=said, details={"time_zone": source.time_zone})
     hours = run_hours(arguments, source.time_zone)
     store = settings.open_store()
     return ingest(store, settings, hours, run_token(arguments.run_id), arguments.dry_run)
@@ -63,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
         "  ingest_events.py --config conf/kuairand.yaml --data ../kuairand --span\n",
     )
     parser.add_argument(
-        "--span", action="store_true", help="only say which hours the source has, and stop"
+        "--span",
+        action="store_true",
+        help="only say which hours, and what time zone, the source has",
     )
     return parser
 

@@ -24,8 +24,8 @@ __all__ = ["CONSUMERS", "DAGS", "DAILY", "FEATURES", "Board", "follow", "open_ke
 
 FEATURES = "hourly_features"
 CONSUMERS = ("hourly_gbdt", "offline_evaluation")
-DAILY = "daily_pretraining"
-DAGS = (FEATURES, *CONSUMERS, DAILY)
+DAILY = ("daily_pretraining", "daily_graph_embedding")
+DAGS = (FEATURES, *CONSUMERS, *DAILY)
 POLL_SECONDS = 1.0
 IDLE_SECONDS = 300  # nothing runs and nothing changes for so long: nothing will
 LONGEST_SECONDS = 6 * 3600
@@ -43,7 +43,7 @@ Key = tuple[str, str]  # DAG, and the hour or the day that its run is for
 
 @dataclass
 class Board:
-    """The runs of ``hours``, by (DAG, hour), with the tasks of each; and that of a day, if any."""
+    """The runs of ``hours``, by (DAG, hour), with the tasks of each; and those of a day, if any."""
 
     hours: Sequence[str]
     day: Day | None = None
@@ -57,7 +57,7 @@ class Board:
 
     def holds(self, run: DagRun) -> bool:
         """Whether a run is one of those to follow."""
-        if run.dag == DAILY:
+        if run.dag in DAILY:
             return self.day is not None and run.hour == self.day.date
         return run.hour in self.hours
 
@@ -100,8 +100,8 @@ def open_keys(board: Board) -> list[Key]:
             break
         dags = (FEATURES, *CONSUMERS)
         found += [(dag, hour) for dag in dags if board.state(dag, hour) not in FINISHED]
-    if day and board.state(DAILY, day.date) not in FINISHED:
-        found.append((DAILY, day.date))
+    if day:
+        found += [(dag, day.date) for dag in DAILY if board.state(dag, day.date) not in FINISHED]
     return found
 
 
@@ -196,8 +196,9 @@ def board_table(board: Board) -> Group:
         return Group(table)
     below = Table(show_lines=True)
     below.add_column("day", no_wrap=True)
-    below.add_column(DAILY, no_wrap=True)
-    below.add_row(board.day.date, cell(board, (DAILY, board.day.date)))
+    for dag in DAILY:
+        below.add_column(dag, no_wrap=True)
+    below.add_row(board.day.date, *(cell(board, (dag, board.day.date)) for dag in DAILY))
     return Group(table, below)
 
 

@@ -34,15 +34,6 @@ _DEMO_START = "2026-11-08T16"
 """72 hours from here are three business days of the simulated marketplace, the last one complete
 with the hours left to Airflow."""
 
-_TIME_ZONE = """
-import json
-from jobs.support.arguments import job_parser
-from jobs.support.settings import load_settings
-source = load_settings(job_parser("time_zone", "", "").parse_args([])).open_source()
-print(json.dumps({"message": source.time_zone}))
-"""
-"""What the configuration says of business days, asked of those who can read it."""
-
 
 @dataclass(frozen=True)
 class Span:
@@ -149,18 +140,14 @@ class Session:
                 f"make clean STATE=yes SOURCE={self.stack.source}"
             )
         if not known or "time_zone" not in known:
-            python = str(self.stack.bin / "python")
-            result, zone = self.run(
-                self.job("hours of the source", "ingest_events", "--span"),
-                Command("its business days", "time_zone", (python, "-c", _TIME_ZONE)),
-            )
+            [result] = self.run(self.job("hours of the source", "ingest_events", "--span"))
             if len(result.get("hours") or []) != 2:
                 raise LocalError(f"ingest_events --span named no hours; it said {result}")
             known = {
                 "fingerprint": mark,
                 "path": str(self.stack.data_folder),
                 "span": result["hours"],
-                "time_zone": zone["message"],
+                "time_zone": result["details"]["time_zone"],
             }
             self.record.put("data", known)
         first, last = known["span"]
@@ -189,7 +176,7 @@ class Session:
                 api.set_pools(json.loads(pools.read_text()))
             self.wait_dags(api)
             # Consumers first: an hour that is announced before they listen is lost on them.
-            for dag in (*CONSUMERS, DAILY):
+            for dag in (*CONSUMERS, *DAILY):
                 api.unpause(dag)
             announce(api, self.unannounced(span), span.time_zone)
             api.unpause(FEATURES)

@@ -10,6 +10,7 @@ from models.base import (
     ConfigError,
     FeatureSpec,
     FitReport,
+    Model,
     ModelError,
     Ranker,
     SparseColumn,
@@ -18,13 +19,15 @@ from models.base import (
     TrainingRefused,
     encode_sparse,
 )
-from models.zoo import MODELS, load_ranker
+from models.zoo import EMBEDDINGS, MODELS, load_model, load_ranker
 
 __all__ = [
+    "EMBEDDINGS",
     "MODELS",
     "ConfigError",
     "FeatureSpec",
     "FitReport",
+    "Model",
     "ModelError",
     "Ranker",
     "SparseColumn",
@@ -32,5 +35,6 @@ __all__ = [
     "TooFewPositives",
     "TrainingRefused",
     "encode_sparse",
+    "load_model",
     "load_ranker",
 ]

@@ -1,6 +1,7 @@
-"""The contract of every ranker: what it reads (FeatureSpec), and how it is fitted, used and kept.
+"""The contract of every model: what it reads (FeatureSpec), and how it is used and kept; and what a
+ranker adds to it.
 
-A ranker is a frozen config dataclass beside a class. It reads Arrow tables and knows nothing of
+A model is a frozen config dataclass beside a class. It reads Arrow tables and knows nothing of
 Spark, Airflow or MLflow.
 """
 
@@ -12,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -34,7 +36,9 @@ __all__ = [
     "ConfigError",
     "FeatureSpec",
     "FitReport",
+    "Model",
     "ModelError",
+    "OutputColumn",
     "PretrainedColumn",
     "Progress",
     "Ranker",
@@ -101,26 +105,33 @@ def silent(message: str) -> None:
     del message
 
 
-class Ranker(abc.ABC):
-    """One model of the zoo.
+@dataclass(frozen=True)
+class OutputColumn:
+    """A column of what a pyfunc returns; ``kind`` as MLflow names types, ``many`` a list of it."""
 
-    A subclass sets ``family`` (its key in ``MODELS``) and ``packages`` (what loading it needs
-    besides MLflow, NumPy and Arrow), and keeps ``config`` (a frozen dataclass) and ``spec``.
+    name: str
+    kind: str = "double"
+    many: bool = False
+
+
+class Model(abc.ABC):
+    """Whatever can be registered.
+
+    A subclass sets ``family`` (its key in the zoo), ``packages`` (what loading it needs besides
+    MLflow, NumPy and Arrow), ``kind`` (MLflow runs ``pyfunc_<kind>.py``) and ``options`` (that its
+    pyfunc takes, with their defaults), and keeps ``config`` (a frozen dataclass) and ``spec``.
     """
 
     family: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str]
+    options: ClassVar[Mapping[str, str | int | bool]] = MappingProxyType({})
     spec: FeatureSpec
 
     @property
-    @abc.abstractmethod
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks it predicts, in the configured order."""
-
-    @property
-    @abc.abstractmethod
     def tree_version(self) -> str:
         """A hash that changes with every refit of the trees; empty for a model without trees."""
+        return ""
 
     @property
     def optimizer_state(self) -> Mapping[str, Any] | None:
@@ -130,6 +141,34 @@ class Ranker(abc.ABC):
     @abc.abstractmethod
     def config_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
+
+    @abc.abstractmethod
+    def returns(self) -> tuple[OutputColumn, ...]:
+        """The columns that its pyfunc returns."""
+
+    @abc.abstractmethod
+    def probe(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """One number a row by which to see that it works: finite, the same when asked again."""
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write weights, configuration and FeatureSpec below ``folder``; never a pickle."""
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """The inverse of :meth:`save`."""
+
+
+class Ranker(Model):
+    """A model that scores candidates; one of ``MODELS``."""
+
+    kind: ClassVar[str] = "ranker"
+
+    @property
+    @abc.abstractmethod
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks it predicts, in the configured order."""
 
     @abc.abstractmethod
     def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
@@ -149,14 +188,13 @@ class Ranker(abc.ABC):
         """One ranking score a row."""
         return self.combine(self.predict(table))
 
-    @abc.abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write weights, configuration and FeatureSpec below ``folder``; never a pickle."""
+    def probe(self, table: pa.Table) -> npt.NDArray[np.float64]:
+        """The ranking scores."""
+        return self.score(table)
 
-    @classmethod
-    @abc.abstractmethod
-    def load(cls, folder: Path) -> Self:
-        """The inverse of :meth:`save`."""
+    def returns(self) -> tuple[OutputColumn, ...]:
+        """A column a task, and the ranking score."""
+        return tuple(OutputColumn(name) for name in (*self.tasks, "score"))
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:

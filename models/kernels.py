@@ -13,7 +13,15 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["auc_kernel", "bootstrap_means", "compiled", "group_order", "ndcg_kernel"]
+__all__ = [
+    "auc_kernel",
+    "bootstrap_means",
+    "compiled",
+    "compiled_loosely",
+    "group_order",
+    "mix",
+    "ndcg_kernel",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,6 +34,12 @@ _SMALL = 32
 def compiled(function: _F) -> _F:
     """``function`` in machine code, kept between processes, without the interpreter's lock."""
     return cast("_F", numba.njit(cache=True, nogil=True)(function))
+
+
+def compiled_loosely(function: _F) -> _F:
+    """As :func:`compiled`, but sums may be taken in any order, so that loops run on vectors."""
+    loose = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+    return cast("_F", loose(function))
 
 
 @compiled
@@ -184,7 +198,7 @@ def auc_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints) -> Flo
 
 
 @compiled
-def _mix(state: np.uint64) -> np.uint64:
+def mix(state: np.uint64) -> np.uint64:
     """The output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
     z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -207,7 +221,7 @@ def _drawn_sum(values: Floats, begin: int, size: int, draws: int, state: np.uint
     left = draws
     while left > 0:
         state += np.uint64(0x9E3779B97F4A7C15)
-        bits = _mix(state)
+        bits = mix(state)
         first = (bits & low_bits) * wide
         second = (bits >> half) * wide
         if (first & low_bits) >= reject:
@@ -231,11 +245,11 @@ def bootstrap_means(
     resamples, blocks = counts.shape
     means = np.empty(resamples)
     for b in range(resamples):
-        stream = _mix(seed + np.uint64(first + b) * np.uint64(0x9E3779B97F4A7C15))
+        stream = mix(seed + np.uint64(first + b) * np.uint64(0x9E3779B97F4A7C15))
         total = 0.0
         for m in range(blocks):
             size = min(block, len(values) - m * block)
-            stream = _mix(stream + np.uint64(m + 1))
+            stream = mix(stream + np.uint64(m + 1))
             total += _drawn_sum(values, m * block, size, counts[b, m], stream)
         means[b] = total / len(values)
     return means

@@ -25,10 +25,10 @@ def check(registry: Registry, name: str, version: int) -> int:
         RegistryError: when it cannot be fetched or its files are not those registered.
         ModelError: when a score is missing, not finite, or not the same twice.
     """
-    loaded = registry.load(name, version)
+    loaded = registry.load_model(name, version)
     batch = registry.input_example(loaded.version)
     loaded.spec.check(batch)
-    first, second = loaded.model.score(batch), loaded.model.score(batch)
+    first, second = loaded.model.probe(batch), loaded.model.probe(batch)
     if first.shape != (batch.num_rows,):
         raise ModelError(f"{batch.num_rows} rows gave scores of shape {first.shape}")
     if not np.isfinite(first).all():

@@ -6,7 +6,7 @@ Figures are made without pyplot, so nothing global is opened or left open.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,20 @@ from models.metrics import reliability_curve
 __all__ = [
     "bars_figure",
     "compared_figure",
+    "degrees_figure",
     "figure_svg",
     "history_figure",
     "importance_figure",
     "learning_curve_figure",
     "lines_figure",
+    "projection_figure",
     "reliability_figure",
     "shares_figure",
     "standard_plots",
 ]
 
 _LEFT_OUT = 60  # characters of a column's name that are shown
+_COLOURS = 10  # that can be told apart
 
 
 def _figure(panels: int, height: float = 4.0) -> Figure:
@@ -104,6 +107,32 @@ def lines_figure(
     return figure
 
 
+def projection_figure(
+    title: str, vectors: npt.NDArray[np.float32], labels: Sequence[str]
+) -> Figure:
+    """Vectors (N, D) on the two axes along which they differ most, in the colours of their labels.
+
+    Lengths are left out: neighbours are found by cosine.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    _, _, axes = np.linalg.svd(unit - unit.mean(0), full_matrices=False)
+    flat = unit @ axes[:2].T
+    figure = _figure(1, height=6.0)
+    panel = figure.subplots()
+    names, counts = np.unique(labels, return_counts=True)
+    shown = names[np.argsort(-counts, kind="stable")][:_COLOURS]
+    every = np.array(labels)
+    others = ~np.isin(every, shown)
+    if others.any():
+        panel.scatter(flat[others, 0], flat[others, 1], s=4, color="lightgrey", label="others")
+    for name in shown:
+        mine = flat[every == name]
+        panel.scatter(mine[:, 0], mine[:, 1], s=6, label=str(name)[:_LEFT_OUT])
+    panel.set(title=title, xticks=[], yticks=[])
+    panel.legend(fontsize="x-small", markerscale=2)
+    return figure
+
+
 def bars_figure(title: str, label: str, values: Mapping[str, float]) -> Figure:
     """Horizontal bars on a logarithmic scale, in the given order from the top, with numbers."""
     figure = _figure(1)
@@ -166,6 +195,27 @@ def shares_figure(
     panel.stackplot(np.asarray(x), np.asarray(shares).T, labels=names)
     panel.set(title=title, xlabel=label, ylabel="share", ylim=(0, 1))
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+    return figure
+
+
+def degrees_figure(
+    title: str, degrees: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
+) -> Figure:
+    """Complementary cumulative distributions on logarithmic scales, one line a type of node.
+
+    Args:
+        degrees: by type the degrees, ascending and above 0, and the share of the nodes that have so
+            many edges or more; types without nodes are left out.
+    """
+    figure = _figure(1)
+    panel = figure.subplots()
+    for name, (degree, share) in degrees.items():
+        if len(np.asarray(degree)):
+            panel.step(degree, share, ".-", where="pre", linewidth=1, markersize=4, label=name)
+    panel.set(title=title, xlabel="degree", ylabel="share of nodes with at least so many edges")
+    panel.set(xscale="log", yscale="log")
+    if panel.get_lines():
+        panel.legend()
     return figure
 
 

@@ -16,12 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models import load_ranker
-from models.base import FeatureSpec, ModelError, Ranker
+from models import load_model, load_ranker
+from models.base import FeatureSpec, Model, ModelError, Ranker
 from models.handoff import EXAMPLE_FILE, HANDOFF_FILE, pack, verify
 from models.versions import (
     Artefact,
     Loaded,
+    M,
     RegistryError,
     Version,
     checked_run_key,
@@ -65,15 +66,23 @@ class RegistryBase(abc.ABC):
     def download(self, version: Version, folder: Path) -> Path:
         """Fetch the artefact folder of a version below ``folder``; returns where it lies."""
 
-    def load(self, name: str, version: int | str) -> Loaded:
-        """The model of a version number, or of an alias, its files checked against their hashes.
+    def load(self, name: str, version: int | str) -> Loaded[Ranker]:
+        """The ranker of a version number, or of an alias, its files checked against their hashes.
 
         Raises:
-            RegistryError: when there is no such version, or its files are not what was registered.
+            RegistryError: when there is no such version, it is no ranker, or its files are not
+                what was registered.
         """
+        return self._load(name, version, load_ranker)
+
+    def load_model(self, name: str, version: int | str) -> Loaded[Model]:
+        """As :meth:`load`, of a model of any kind."""
+        return self._load(name, version, load_model)
+
+    def _load(self, name: str, version: int | str, read: Callable[[Path], M]) -> Loaded[M]:
         found = self.resolve(name, version)
         with self._fetched(found) as (path, handoff):
-            model = load_ranker(path)
+            model = read(path)
         return Loaded(model, model.spec, handoff, found, model.optimizer_state)
 
     def resolve(self, name: str, version: int | str) -> Version:
@@ -143,24 +152,24 @@ class RegistryBase(abc.ABC):
         present = self.find(name, run_key)
         if present is not None:
             return present
-        ranker = load_ranker(folder)
-        if ranker.spec.sha != spec.sha:
+        model = load_model(folder)
+        if model.spec.sha != spec.sha:
             raise RegistryError(
-                f"the model saved in {folder} has FeatureSpec {ranker.spec.sha[:12]}, not "
+                f"the model saved in {folder} has FeatureSpec {model.spec.sha[:12]}, not "
                 f"{spec.sha[:12]}; pass the spec that it was fitted with"
             )
         spec.check(input_example)
-        full_tags = version_tags(run_key, ranker, tags, handoff)
+        full_tags = version_tags(run_key, model, tags, handoff)
         experiment = self._open_experiment(name)
         self._clear_orphans(experiment, name, run_key)
         run_id = self._start_run(experiment, name, full_tags, params, description)
         try:
-            model_id = self._new_model(experiment, run_id, name, params)
+            model_id = self._new_model(experiment, run_id, name, model.kind, params)
             self._log_metrics(run_id, model_id, metrics)
             self._log_history(run_id, model_id, history or {})
             self._upload(run_id, "plots", plots)
             with tempfile.TemporaryDirectory(prefix="rankmill-") as scratch:
-                packed = Path(scratch) / "ranker"
+                packed = Path(scratch) / model.kind
                 example = input_example.select(list(spec.columns))
                 pack(
                     folder,
@@ -174,7 +183,7 @@ class RegistryBase(abc.ABC):
                     f"models:/{model_id}",
                 )
                 self._upload(run_id, "", {HANDOFF_FILE: packed / HANDOFF_FILE})
-                self._save_model(model_id, run_id, packed, ranker, example)
+                self._save_model(model_id, run_id, packed, model, example)
             self._finish_run(run_id)
             guard()
         except BaseException:
@@ -265,12 +274,14 @@ class RegistryBase(abc.ABC):
         """Start a run with its parameters; returns its id."""
 
     @abc.abstractmethod
-    def _new_model(self, experiment: str, run_id: str, name: str, params: Mapping[str, Any]) -> str:
+    def _new_model(
+        self, experiment: str, run_id: str, name: str, kind: str, params: Mapping[str, Any]
+    ) -> str:
         """Make room for a model's files; returns its id."""
 
     @abc.abstractmethod
     def _save_model(
-        self, model_id: str, run_id: str, packed: Path, ranker: Ranker, example: pa.Table
+        self, model_id: str, run_id: str, packed: Path, model: Model, example: pa.Table
     ) -> None:
         """Store the packed folder as a loadable model with signature and input example."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
-from models.base import FeatureSpec, Ranker
+from models.base import Model
 from models.registration import RegistryBase
 from models.retry import Backoff, mlflow_environment, shown_address
 from models.versions import (
@@ -48,16 +48,17 @@ with warnings.catch_warnings():
     from mlflow.entities import LoggedModelOutput, Metric, Param, RunStatus
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
-    from mlflow.models import Model, ModelSignature, set_model
+    from mlflow.models import Model as MlflowModel
+    from mlflow.models import ModelSignature, set_model
     from mlflow.pyfunc.model import PythonModel
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import Array
 
 __all__ = ["Loaded", "PythonModel", "Registry", "RegistryError", "Version", "set_model"]
 
 _T = TypeVar("_T")
-_RANKER: Final = "ranker"
-_CODE: Final = Path(__file__).with_name("pyfunc_ranker.py")
+_CODE: Final = "pyfunc_{}.py"
+_PARAMETERS: Final = {str: "string", int: "long", bool: "boolean"}
 _PARAMS_AT_ONCE: Final = 100
 _PARAM_LENGTH: Final = 6000
 _TRANSIENT: Final = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -159,7 +160,8 @@ class Registry(RegistryBase):
                 tracking_uri=self.tracking_uri,
             ),
         )
-        return Path(fetched) / "artifacts" / _RANKER
+        [found] = (Path(fetched) / "artifacts").iterdir()
+        return found
 
     def _search(self, name: str, run_key: str | None) -> list[Version]:
         query = f"name = '{checked_name(name)}'"
@@ -243,12 +245,14 @@ class Registry(RegistryBase):
         self._call(f"log parameters of run {run_id}", log)
         return run_id
 
-    def _new_model(self, experiment: str, run_id: str, name: str, params: Mapping[str, Any]) -> str:
+    def _new_model(
+        self, experiment: str, run_id: str, name: str, kind: str, params: Mapping[str, Any]
+    ) -> str:
         shown = {key: str(value)[:_PARAM_LENGTH] for key, value in params.items()}
 
         def create(client: mlflow.MlflowClient) -> str:
             model = client.create_logged_model(
-                experiment, name, run_id, params=shown, model_type="ranker"
+                experiment, name, run_id, params=shown, model_type=kind
             )
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
             return str(model.model_id)
@@ -256,24 +260,24 @@ class Registry(RegistryBase):
         return self._call(f"make room for a model of {name}", create)
 
     def _save_model(
-        self, model_id: str, run_id: str, packed: Path, ranker: Ranker, example: pa.Table
+        self, model_id: str, run_id: str, packed: Path, model: Model, example: pa.Table
     ) -> None:
         def send(client: mlflow.MlflowClient) -> None:
             with tempfile.TemporaryDirectory(prefix="rankmill-") as scratch:
                 local = Path(scratch) / "model"
                 mlflow.pyfunc.save_model(
                     local,
-                    python_model=str(_CODE),
-                    artifacts={_RANKER: str(packed)},
-                    mlflow_model=Model(
+                    python_model=str(Path(__file__).with_name(_CODE.format(model.kind))),
+                    artifacts={model.kind: str(packed)},
+                    mlflow_model=MlflowModel(
                         artifact_path=client.get_logged_model(model_id).artifact_location,
                         run_id=run_id,
                         model_uuid=model_id,
                         model_id=model_id,
                     ),
-                    signature=_signature(example, ranker.spec, ranker.tasks),
+                    signature=_signature(example, model),
                     input_example=example.to_pandas(),
-                    pip_requirements=requirements(ranker),
+                    pip_requirements=requirements(model),
                 )
                 client.log_model_artifacts(model_id, str(local))
             client.finalize_logged_model(model_id, "READY")
@@ -384,13 +388,14 @@ def _transient(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def _signature(example: pa.Table, spec: FeatureSpec, tasks: tuple[str, ...]) -> ModelSignature:
-    """Types of the spec's columns, and of what comes out."""
-    inputs: list[ColSpec | TensorSpec] = []
-    for name, kind, is_list in signature_columns(example, spec):
-        single = DataType[kind]
-        inputs.append(ColSpec(Array(single) if is_list else single, name))
-    outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.double, name) for name in (*tasks, "score")
-    ]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+def _signature(example: pa.Table, model: Model) -> ModelSignature:
+    """Types of the columns that a model reads, and of what comes out."""
+    read = [_column(*column) for column in signature_columns(example, model.spec)]
+    made = [_column(out.name, out.kind, out.many) for out in model.returns()]
+    taken = [ParamSpec(k, _PARAMETERS[type(v)], v) for k, v in model.options.items()]
+    return ModelSignature(Schema(read), Schema(made), ParamSchema(taken))
+
+
+def _column(name: str, kind: str, many: bool) -> ColSpec | TensorSpec:
+    single = DataType[kind]
+    return ColSpec(Array(single) if many else single, name)

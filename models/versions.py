@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from models.base import FeatureSpec, Ranker
+from models.base import FeatureSpec, Model
 
 __all__ = [
     "Artefact",
@@ -36,6 +36,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _RUN_KEY: Final = re.compile(r"[A-Za-z0-9_.:@|+=-]+")
 
 Artefact = Path | Figure | str
+M = TypeVar("M", bound=Model)
 
 
 class RegistryError(RuntimeError):
@@ -56,13 +57,13 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Generic[M]):
     """A version brought back: the model, what it reads, and its hand-off.
 
     ``optimizer_state`` is None for a model that has no optimizer, as trees have none.
     """
 
-    model: Ranker
+    model: M
     spec: FeatureSpec
     handoff: Mapping[str, Any]
     version: Version
@@ -94,7 +95,7 @@ def checked_run_key(run_key: str) -> str:
 
 
 def version_tags(
-    run_key: str, ranker: Ranker, tags: Mapping[str, str], handoff: Mapping[str, Any]
+    run_key: str, model: Model, tags: Mapping[str, str], handoff: Mapping[str, Any]
 ) -> dict[str, str]:
     """The tags of a version: the caller's, and those that follow from the model and hand-off.
 
@@ -109,8 +110,8 @@ def version_tags(
         "run_key": run_key,
         "data_hour": str(handoff["data_hour"]),
         "iceberg_snapshots": json.dumps(handoff["iceberg_snapshots"], sort_keys=True),
-        "feature_spec_sha": ranker.spec.sha,
-        "tree_version": ranker.tree_version,
+        "feature_spec_sha": model.spec.sha,
+        "tree_version": model.tree_version,
     }
     other = sorted(key for key in own if str(tags.get(key, own[key])) != own[key])
     if other:
@@ -118,12 +119,12 @@ def version_tags(
     return {**{key: str(value) for key, value in tags.items()}, **own}
 
 
-def requirements(ranker: Ranker) -> list[str]:
+def requirements(model: Model) -> list[str]:
     """The packages that loading a version needs, pinned to those installed here.
 
     What a build adds to a number, as in 2.13.0+cpu, is left out.
     """
-    names = ("mlflow", "numpy", "pyarrow", *ranker.packages)
+    names = ("mlflow", "numpy", "pyarrow", *model.packages)
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 

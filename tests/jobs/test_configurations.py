@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from feature_store import hours as hr
 from feature_store.labels import LABELS, label_column
 from feature_store.services import feature_service
 from jobs.support.deep_features import deep_spec
+from jobs.support.embeddings import configured
 from jobs.support.settings import load_settings
 from models import MODELS
 from models.gbdt import GBDTConfig
+from tests.jobs.conftest import HOUR, Project, events
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PATHS = [path for path in sorted(CONF.glob("*.yaml")) if path.name != "gates.yaml"]
@@ -45,3 +48,17 @@ def test_what_is_pre_trained_can_be_built(path, tmp_path, monkeypatch):
         assert all(LABELS[task].declared(windows) for task in tasks), family
         spec = deep_spec(service, [label_column(task) for task in tasks], small)
         assert MODELS[family].build(config, spec).tasks == tasks
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_is_embedded_can_be_walked(path, tmp_path, monkeypatch):
+    assert configured(settings_of(path, tmp_path, monkeypatch)).config.metapaths
+
+
+def test_a_source_is_asked_for_its_hours_and_time_zone(project: Project) -> None:
+    project.write([*events(3), *events(3, hr.add(HOUR, 5))])
+    project.configure(source={"name": "parquet", "options": {"time_zone": "Europe/Paris"}})
+    result = project.run("ingest_events", "--span", "--data", str(project.data))
+    assert result.code == 0
+    assert result.summary["hours"] == [HOUR, hr.add(HOUR, 5)]
+    assert result.summary["details"] == {"time_zone": "Europe/Paris"}
