@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from feature_store.graph import EDGE_TYPES, EdgeType
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.views import (
     ATTRIBUTES,
@@ -24,16 +25,17 @@ __all__ = ["catalogue"]
 
 _HEAD = """# Feature catalogue
 
-Generated from `views.py` and `sequence_views.py` by `make catalog`; a test keeps it fresh. A window
-`w` holds what arrived in [as_of - w, as_of). Rates are smoothed, (numerator + prior x weight) /
-(denominator + weight); trends compare a short window with its share of a long one and are 1 where
-nothing was seen.
+Generated from `views.py`, `sequence_views.py` and `graph.py` by `make catalog`; a test keeps it
+fresh. A window `w` holds what arrived in [as_of - w, as_of). Rates are smoothed, (numerator + prior
+x weight) / (denominator + weight); trends compare a short window with its share of a long one and
+are 1 where nothing was seen.
 """
 
 
 def catalogue() -> str:
     """Every feature of a sample, in Markdown."""
-    return "\n".join([_HEAD, *_views(), *_sequences(), *_attributes(), *_derived(), *_sizes()])
+    parts = (_views(), _sequences(), _edges(), _attributes(), _derived(), _sizes())
+    return "\n".join([_HEAD, *(line for part in parts for line in part)])
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -144,6 +146,29 @@ def _derived() -> list[str]:
         bots,
         "",
     ]
+
+
+def _edges() -> list[str]:
+    header = ("edge", "what", "made from", "degree")
+    rows = (
+        (
+            f"`{edge.name}`",
+            edge.description,
+            _made_from(edge),
+            "capped" if edge.capped else "any",
+        )
+        for edge in EDGE_TYPES
+    )
+    what = (
+        "Table `edges` holds the graph of a business day: each edge once, from what arrived in the "
+        "days of its window."
+    )
+    return ["## Graph", "", what, "", *_table(header, rows), ""]
+
+
+def _made_from(edge: EdgeType) -> str:
+    tables = dict.fromkeys(fact.table for fact in edge.facts)
+    return ", ".join(f"`{table}`" for table in tables or ("events",))
 
 
 def _sizes() -> list[str]:

@@ -18,12 +18,14 @@ from feature_store.views import VIEWS, FeatureView, dense_columns, sparse_column
 __all__ = [
     "ACTIONS",
     "BEHAVIOUR",
+    "EDGES",
     "ENTITY_TABLES",
     "EVALUATIONS",
     "EVALUATION_GROUPS",
     "EVENTS",
     "GATE_RESULTS",
     "ITEMS",
+    "NODE_EMBEDDINGS",
     "OUTCOMES",
     "OUTCOME_ACTIONS",
     "PROMOTIONS",
@@ -222,6 +224,37 @@ BEHAVIOUR: Final = with_hour(
     )
 )
 
+# One row per edge of a business day's graph, `hour` the day's last. An edge has no direction and is
+# stored once, under the ends of its type as feature_store/graph.py declares them.
+EDGES: Final = with_hour(
+    pa.schema(
+        [
+            _field("source_type", pa.string(), required=True),
+            _field("source_id", pa.string(), required=True),
+            _field("target_type", pa.string(), required=True),
+            _field("target_id", pa.string(), required=True),
+            _field("weight", pa.float64(), required=True),  # above 0
+            _field("events", pa.int64(), required=True),  # or rows that state the edge
+            _field("last_at", TIMESTAMP, required=True),  # newest event_time or valid_from
+        ]
+    )
+)
+
+# One row per node of a business day's graph, `hour` the day's last. Only vectors of one
+# `embedding_version` lie in one space.
+NODE_EMBEDDINGS: Final = with_hour(
+    pa.schema(
+        [
+            _field("node_type", pa.string(), required=True),
+            _field("node_id", pa.string(), required=True),
+            _field("embedding_version", pa.string(), required=True),  # the day that began the space
+            _field("last_seen", pa.string(), required=True),  # the last day whose graph had it
+            _field("visits", pa.int64(), required=True),  # of a pass of walks on that day
+            _field("vector", pa.list_(pa.float32()), required=True),
+        ]
+    )
+)
+
 # `hour` is the run that judged; `judged_hour` the hour whose samples were scored.
 _SCORED: Final = [
     _field("evaluation", pa.string(), required=True),  # hourly | offline | daily
@@ -346,6 +379,8 @@ TABLES: Final[dict[str, TableSpec]] = {
     **{view.counts_table: TableSpec(_counts(view)) for view in VIEWS},
     **{view.day_counts_table: TableSpec(_counts(view)) for view in VIEWS},
     **{view.features_table: TableSpec(_features(view)) for view in VIEWS},
+    "edges": TableSpec(EDGES),
+    "node_embeddings": TableSpec(NODE_EMBEDDINGS),
     "evaluations": TableSpec(EVALUATIONS, ("hour", "evaluation")),
     "evaluation_groups": TableSpec(EVALUATION_GROUPS, ("hour", "evaluation")),
     "promotions": TableSpec(PROMOTIONS, ()),

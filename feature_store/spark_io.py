@@ -45,23 +45,23 @@ def read_files(
     files: Sequence[tuple[int, str]],
     schema: str | StructType,
     reader: Reader,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] | Mapping[int, Sequence[str]] | None = None,
 ) -> DataFrame:
     """Rows of Parquet files, read and reshaped by the tasks.
 
     Args:
         files: (tag, path); the tag is handed to ``reader`` with the file's rows.
         schema: Spark schema of what ``reader`` returns.
-        columns: those of the files that ``reader`` needs; all by default.
+        columns: those of the files that ``reader`` needs, or such by tag; all by default.
     """
     if not files:
         return spark.createDataFrame([], schema)
-    wanted = None if columns is None else list(columns)
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for entry in batch.to_pylist():
-                rows = pq.read_table(entry["path"], columns=wanted)
+                wanted = columns[entry["tag"]] if isinstance(columns, Mapping) else columns
+                rows = pq.read_table(entry["path"], columns=wanted and list(wanted))
                 yield from reader(rows, entry["tag"]).to_batches()
 
     listed = spark.createDataFrame(list(files), "tag int, path string")

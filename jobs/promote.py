@@ -19,6 +19,7 @@ from feature_store import hours as hr
 from feature_store.tables import Store
 from jobs.support import promotions
 from jobs.support.arguments import job_parser, run_hours
+from jobs.support.embeddings import embedding_before, is_embedding
 from jobs.support.fencing import claim, run_token
 from jobs.support.plans import DEFAULT_NAME, find_candidate, is_daily, plan_of
 from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
@@ -177,6 +178,8 @@ def _judged(
             f"candidate only {candidate.tags['data_hour']}; an alias never moves back in data time"
         )
         return False, reason, {}, current
+    if is_embedding(name):
+        return True, "it loads, and has seen more; what ranks with it is judged", {}, current
     label = settings.evaluation.labels[0]
     pool_hours = settings.promotion.pool_hours
     evidence = _evidence(store, name, hour, label, pool_hours, evaluation)
@@ -197,14 +200,20 @@ def promote(
     """
     stage = f"{JOB}:{name}"
     writer = claim(store, stage, ["alias"], token)
-    chosen = plan_of(store, settings, name, hour)
     summary = Summary(JOB, [hour])
-    if not chosen.complete:
-        return skipped(summary, chosen.shortage())
     registry = Registry(settings.tracking())
-    candidate = find_candidate(registry, chosen)
-    if candidate is None:
-        raise RefusedError(f"{name} has no version of hour {hour}. Run: {chosen.command}")
+    if is_embedding(name):
+        candidate = embedding_before(registry, name, hour)
+        if candidate is None:  # a day with nothing to walk has none
+            why = f"no version of the day that ends before {hour}; embed_graph.py --date makes it"
+            return skipped(summary, f"{name}: {why}")
+    else:
+        chosen = plan_of(store, settings, name, hour)
+        if not chosen.complete:
+            return skipped(summary, chosen.shortage())
+        candidate = find_candidate(registry, chosen)
+        if candidate is None:
+            raise RefusedError(f"{name} has no version of hour {hour}. Run: {chosen.command}")
     summary.model = {"name": name, "version": candidate.version}
     summary.mlflow_run_url = registry.run_url(candidate.run_id)
     with store.ledger.holding(stage, ["alias"], writer.token):
@@ -291,14 +300,17 @@ def run(arguments: argparse.Namespace) -> Summary:
     if arguments.history:
         return _show_history(settings.open_store(), arguments.name)
     hours = run_hours(arguments, settings.open_source().time_zone)
-    evaluation = arguments.evaluation or ("daily" if is_daily(arguments.name) else "hourly")
+    daily = is_daily(arguments.name) or is_embedding(arguments.name)
+    evaluation = arguments.evaluation or ("daily" if daily else "hourly")
     if len(hours) != 1 and (evaluation != "daily" or arguments.date is None):
         raise SettingsError(f"{JOB} decides for one --hour, got {len(hours)} hours")
     store = settings.open_store()
     token = run_token(arguments.run_id)
+    # Rankers of a day know nothing of it; embeddings know all of it, and serve from its end.
+    hour = hr.add(hours[-1], 1) if is_embedding(arguments.name) else hours[0]
     if arguments.rollback:
-        return rollback(store, settings, arguments.name, hours[0], token)
-    return promote(store, settings, arguments.name, hours[0], token, arguments.dry_run, evaluation)
+        return rollback(store, settings, arguments.name, hour, token)
+    return promote(store, settings, arguments.name, hour, token, arguments.dry_run, evaluation)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -309,6 +321,7 @@ def build_parser() -> argparse.ArgumentParser:
         "aliases champion and challenger. Keeping the champion is done as well (exit status 0).",
         "  promote.py --hour 2026-11-11T05\n"
         "  promote.py --date 2026-11-11 --evaluation daily --name mmoe_ranker\n"
+        "  promote.py --date 2026-11-11 --name metapath2vec\n"
         "  promote.py --history\n"
         "  promote.py --hour 2026-11-11T06 --rollback\n",
     )

@@ -7,7 +7,7 @@ import argparse
 from feature_store import hours as hr
 from jobs.support.settings import SettingsError
 
-__all__ = ["job_parser", "run_hours"]
+__all__ = ["date_parser", "job_parser", "run_date", "run_hours"]
 
 
 def job_parser(
@@ -53,6 +53,28 @@ def _add_hours(parser: argparse.ArgumentParser) -> None:
     when.add_argument(
         "--date", metavar="D", help="all hours of a business day in the source's time zone"
     )
+
+
+def date_parser(job: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """:func:`job_parser` of a job on business days, which takes no hours."""
+    parser = job_parser(job, description, examples, of_hours=False)
+    parser.add_argument(
+        "--date", metavar="D", required=True,
+        help="the business day, 2026-11-11, in the source's time zone",
+    )  # fmt: skip
+    return parser
+
+
+def run_date(arguments: argparse.Namespace, time_zone: str) -> list[str]:
+    """The hours of the ``--date`` that the arguments name, in order.
+
+    Raises:
+        SettingsError: for a text that is not a date.
+    """
+    try:
+        return hr.date_hours(arguments.date, time_zone)
+    except hr.HourError as error:
+        raise SettingsError(f"--date: {error}") from error
 
 
 def run_hours(arguments: argparse.Namespace, time_zone: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from feature_store.gates import GateError, GateRule, parse_gates
+from feature_store.graph import GraphRules
 from feature_store.ingestion import IngestRules
 from feature_store.maintenance import MaintenanceRules
 from feature_store.sources import open_source
@@ -124,6 +125,8 @@ class Settings:
     gates: tuple[GateRule, ...]
     train: TrainSettings
     pretrain: PretrainSettings
+    graph: GraphRules
+    embedding: Mapping[str, Any]
     evaluation: EvaluationSettings
     promotion: PromotionSettings
     maintenance: MaintenanceRules
@@ -165,9 +168,7 @@ def _required(value: str | None, option: str, variable: str) -> str:
 
 def _section(kind: type[T], document: Mapping[str, Any], name: str) -> T:
     """A configuration section as its dataclass; an unknown key or a wrong type is an error."""
-    values = document.get(name) or {}
-    if not isinstance(values, Mapping):
-        raise SettingsError(f"configuration section {name!r} must be a mapping, got {values!r}")
+    values = _mapping(document, name)
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -185,6 +186,14 @@ def _section(kind: type[T], document: Mapping[str, Any], name: str) -> T:
         raise SettingsError(f"configuration section {name!r}: {error}") from error
 
 
+def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section that somebody else checks."""
+    values = document.get(name) or {}
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"configuration section {name!r} must be a mapping, got {values!r}")
+    return values
+
+
 def _as_type(value: Any, default: Any, where: str) -> Any:
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(value)
@@ -197,8 +206,8 @@ def _as_type(value: Any, default: Any, where: str) -> Any:
 
 
 _SECTIONS = (
-    "source", "ingest", "gates", "train", "pretrain", "evaluation", "promotion", "maintenance",
-    "spark",
+    "source", "ingest", "gates", "train", "pretrain", "graph", "embedding", "evaluation",
+    "promotion", "maintenance", "spark",
 )  # fmt: skip
 
 
@@ -232,6 +241,8 @@ def load_settings(arguments: argparse.Namespace) -> Settings:
         gates=_gates(document),
         train=_section(TrainSettings, document, "train"),
         pretrain=_section(PretrainSettings, document, "pretrain"),
+        graph=_section(GraphRules, document, "graph"),
+        embedding=_mapping(document, "embedding"),
         evaluation=_section(EvaluationSettings, document, "evaluation"),
         promotion=_section(PromotionSettings, document, "promotion"),
         maintenance=_section(MaintenanceRules, document, "maintenance"),

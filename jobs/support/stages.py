@@ -8,7 +8,7 @@ from feature_store.derived import EntityFiles, derived_columns
 from feature_store.tables import Store
 from jobs.support.summary import RefusedError
 
-__all__ = ["entity_files", "first_hour", "hour_sizes", "require_hours"]
+__all__ = ["entity_files", "first_hour", "hour_sizes", "require_date", "require_hours"]
 
 
 def first_hour(store: Store) -> str:
@@ -50,3 +50,17 @@ def require_hours(store: Store, table: str, hours: Sequence[str], job: str) -> N
             f"{len(hours)} hours that are needed). Run: spark-submit jobs/{job}.py "
             f"--from-hour {missing[0]} --to-hour {missing[-1]}"
         )
+
+
+def require_date(store: Store, table: str, date: str, hours: Sequence[str], job: str) -> str:
+    """The hour under which ``table`` holds business day ``date``: the last of its ``hours``.
+
+    Raises:
+        RefusedError: when it does not hold the day, with the command that makes it.
+    """
+    last = hours[-1]
+    if last not in store.readable_hours(table, last, last):
+        raise RefusedError(
+            f"{table} of {date} are not there. Run: spark-submit jobs/{job}.py --date {date}"
+        )
+    return last

@@ -38,6 +38,9 @@ TASKS = [
     ("daily_pretraining", "pretrain_transformer", DAY),
     ("daily_pretraining", "evaluate_transformer", DAY),
     ("daily_pretraining", "promote_transformer", DAY),
+    ("daily_graph_embedding", "build_graph", DAY),
+    ("daily_graph_embedding", "embed_graph", DAY),
+    ("daily_graph_embedding", "promote", DAY),
 ]
 
 IDS = [f"{dag}.{task}" for dag, task, _ in TASKS]

@@ -26,7 +26,7 @@ HELPERS = [DAGS / "business_day.py", DAGS / "process.py", DAGS / "tasks.py"]
 DAG_FILES = sorted({*DAGS.glob("*.py")} - {*HELPERS, DAGS / "__init__.py"})
 HOURLY = ("hourly_features", "hourly_gbdt", "offline_evaluation", "maintenance")
 """DAGs whose runs are for an hour; that of maintenance is the first of its day."""
-DAILY = ("daily_pretraining",)
+DAILY = ("daily_pretraining", "daily_graph_embedding")
 """DAGs that fire once per business day, when its last hour is stored."""
 NAMES = (*HOURLY, *DAILY)
 CONSUMERS = ("hourly_gbdt", "offline_evaluation")
@@ -87,7 +87,7 @@ def test_every_task_is_owned_retried_bounded_and_pooled(dag_bag: DagBag) -> None
 
 def test_jobs_with_a_spark_session_never_run_side_by_side(dag_bag: DagBag) -> None:
     spark = {t.task_id for _, t in all_tasks(dag_bag) if isinstance(t, tasks.SparkJobOperator)}
-    assert spark == {"build_samples", "extract_features"}
+    assert spark == {"build_samples", "extract_features", "build_graph"}
     assert {t.pool for _, t in all_tasks(dag_bag) if t.task_id in spark} == {"spark"}
     assert tasks.POOLS["spark"]["slots"] == 1
 
