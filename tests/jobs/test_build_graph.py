@@ -85,7 +85,8 @@ def events_of(hour: str, draw: random.Random) -> list[dict[str, Any]]:
 
 
 def entities() -> dict[str, list[dict[str, Any]]]:
-    """Items change category and room, one loses both; explained products of several days."""
+    """Items change category and room, one loses both, and one is corrected from before its start;
+    explained products of several days."""
 
     def item(number: int, hour: str, category: str | None, room: str | None, since: int = 0) -> Any:
         return {"item_id": f"i{number}", "valid_from": at(hour, since), "hour": hour,
@@ -98,7 +99,8 @@ def entities() -> dict[str, list[dict[str, Any]]]:
     start = HOURS[0]
     items = [item(number, start, f"c{number % 4}", f"r{number % 9}") for number in range(31)]
     items += [item(0, DAY[2], "c9", "r8"), item(1, DAY[2], None, None), item(2, DAY[2], "", None),
-              item(3, DAY[2], "late", "r7", 5), item(3, DAY[2], "early", "r6", 1)]  # fmt: skip
+              item(3, DAY[2], "late", "r7", 5), item(3, DAY[2], "early", "r6", 1),
+              item(4, DAY[3], "corrected", "r5", -100 * 60)]  # fmt: skip
     rooms = [{"room_id": f"r{number}", "valid_from": at(start), "hour": start,
               "host_id": f"h{number // 2}"} for number in range(9)]  # fmt: skip
     rooms.append({**rooms[0], "hour": DAY[1], "valid_from": at(DAY[1]), "host_id": "h9"})
