@@ -8,7 +8,7 @@ from typing import Final
 from feature_store.graph import GraphRules
 from feature_store.graph_statistics import Degrees, GraphStatistics
 from jobs.support.page import figures, page, section, table
-from models.plots import degrees_figure, figure_svg
+from models.plots import bars_figure, degrees_figure, figure_svg
 
 __all__ = ["GraphDay", "graph_page"]
 
@@ -48,15 +48,16 @@ def graph_page(day: GraphDay) -> str:
         f"{of.dropped:,} edges were left out, since a node keeps its {rules.degree_cap:,} heaviest "
         "of a capped type."
     )
-    plot = degrees_figure(
-        "Degrees", {name: degrees.at_least() for name, degrees in of.nodes.items()}
-    )
+    plots = [degrees_figure("Degrees", {name: kind.at_least() for name, kind in of.nodes.items()})]
+    if of.kept:
+        counts = {name: float(edges.edges) for name, edges in of.edges.items()}
+        plots.append(bars_figure("Edges by type", "edges", counts))
     return page(
         day.title,
         words,
         section("Nodes", _nodes(of)),
         section("Edges", _edges(of)),
-        section("Distribution of degrees", figures([figure_svg(plot)])),
+        section("Distribution of degrees", figures(map(figure_svg, plots))),
     )
 
 
@@ -74,12 +75,12 @@ def _nodes(of: GraphStatistics) -> str:
 
 
 def _edges(of: GraphStatistics) -> str:
-    ends = [f"{name} at the {end}" for end in ("source", "target") for name in _DEGREES]
+    ends = (f"degree at the {end}: {' / '.join(_DEGREES)}" for end in ("source", "target"))
     numbers = ("edges", "left out", "events", *ends)
     rows = [
         [
             name, f"{edges.edges:,}", f"{edges.dropped:,}", f"{edges.events:,}",
-            *_quantiles(edges.source), *_quantiles(edges.target),
+            *(" / ".join(_quantiles(degrees)) for degrees in (edges.source, edges.target)),
         ]
         for name, edges in of.edges.items()
     ]  # fmt: skip

@@ -329,7 +329,7 @@ def test_a_page_is_logged_once_a_day(made: Graph, tmp_path: Path) -> None:
     assert run.data.metrics["edges_user_item"] == made.summary.details["edges"]["user-item"]
     page = Path(client.download_artifacts(run.info.run_id, "graph.html", str(tmp_path))).read_text()
     assert f"<h1>Graph of {DATE}</h1>" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 2
     for name in ("user", "category", "user-item", "item-category"):
         assert f'<td data-name="type">{name}</td>' in page
 
