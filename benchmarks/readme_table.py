@@ -22,11 +22,11 @@ def shown(value: object) -> str:
 
 
 def bench() -> Iterator[str]:
-    """Every case beside its peer; the policies have a table of their own."""
+    """Every case beside its peer; policies and the ladder have tables of their own."""
     yield "| case | Rankmill | peer | peer's | ratio | peak MB | date, machine |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for r in results():
-        if r["bench"] != "policies":
+        if r["bench"] not in ("policies", "ladder"):
             cells = (shown(r[key]) for key in ("ours", "peer", "theirs", "ratio", "ours_peak_mb"))
             case = f"{r['bench']} {r['case']} ({r['unit']})"
             yield f"| {case} | {' | '.join(cells)} | {r['date']}, {r['cores']} cores |"
@@ -48,10 +48,29 @@ def policies() -> Iterator[str]:
         yield f"| {r['case']} | {value} | {' | '.join(ndcg)} |"
 
 
+def ladder() -> Iterator[str]:
+    """Every ranker on the rows of a source, by task."""
+    yield (
+        "| rows | ranker | task | NDCG@10 | minus the trees' [95 %] | AUC | GAUC | log loss "
+        "| parameters | training, s | 500 candidates, ms |"
+    )
+    yield f"|{' --- |' * 11}"
+    for r in results("ladder"):
+        q = r["quality"]
+        mean, low, high = q["difference"]
+        beside = "" if q["model"] == "gbdt" else f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+        size = "-" if q["parameters"] is None else f"{q['parameters']:,}"
+        yield (
+            f"| {q['source']} | {q['model']} | {q['task']} | {r['ours']:.4f} | {beside} "
+            f"| {q['auc']:.4f} | {q['gauc']:.4f} | {q['log_loss']:.4f} | {size} "
+            f"| {q['train_seconds']:.0f} | {q['score_500_ms']:.1f} |"
+        )
+
+
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    for name, table in (("bench", bench), ("policies", policies)):
+    for name, table in (("bench", bench), ("policies", policies), ("ladder", ladder)):
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, rest = text.split(start)
         lines = "\n".join(table())

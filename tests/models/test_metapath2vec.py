@@ -196,7 +196,7 @@ def test_a_graph_that_cannot_be_walked_and_vectors_of_another_width_are_refused(
 
 
 def test_it_is_registered_and_brought_back_and_runs_as_a_pyfunc(
-    first: Metapath2Vec, tmp_path: Path, registry: Registry
+    first: Metapath2Vec, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first.save(tmp_path / "model")
     example = first.nodes.select(["node_type", "node_id"]).slice(0, 5)
@@ -213,7 +213,7 @@ def test_it_is_registered_and_brought_back_and_runs_as_a_pyfunc(
     loaded = registry.load_model("metapath2vec", version.version)
     assert loaded.model.table().equals(first.table())
     assert check(registry, "metapath2vec", version.version) == 5
-    mlflow.set_tracking_uri(registry.tracking_uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.tracking_uri)
     served = mlflow.pyfunc.load_model(f"models:/{version.model_id}")
     out = served.predict(example.to_pandas(), params={"k": 3, "of_type": "user"})
     near = first.neighbours(example, of_type="user", k=3)
