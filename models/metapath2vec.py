@@ -132,8 +132,9 @@ class EmbeddingReport:
             "fresh_nodes": float(self.fresh), "kept_nodes": float(self.kept),
             "aged_nodes": float(self.aged), "fit_seconds": self.seconds,
             "fit_tokens_per_second": self.trained.tokens / (steps["walk"] + steps["train"]),
-            "fit_loss": self.trained.losses[-1],
         }  # fmt: skip
+        if self.trained.losses:
+            found["fit_loss"] = self.trained.losses[-1]
         if self.drift is not None and self.drift.nodes:
             found |= {"drift_cosine": self.drift.cosine,
                       "drift_neighbours_kept": self.drift.neighbours}  # fmt: skip

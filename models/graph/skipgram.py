@@ -97,7 +97,7 @@ class Embedded:
 
     Attributes:
         inner: (N, D) the vectors of the nodes; ``outer`` (N, D) those as context.
-        losses: by round, of a pair.
+        losses: of a pair, by round in which any was looked at.
         tokens: nodes of all walks; ``pairs`` trained; ``visits`` (N,) of one pass.
         seconds: by step, ``tables``, ``walk`` and ``train``.
     """
@@ -196,13 +196,16 @@ def embed(
             walks = walker.walks(places, number, config.walk_length, pool)
             between = time.perf_counter()
             rate = max(config.learning_rate * (1.0 - done / total), config.final_rate)
-            loss, trained = _round(walks, number, inner, outer, noise, rate, config, pool)
+            loss, told_pairs, trained = _round(
+                walks, number, inner, outer, noise, rate, config, pool
+            )
             seconds["walk"] += between - before
             seconds["train"] += time.perf_counter() - between
             done += len(places)
             tokens += int((walks >= 0).sum())
             pairs += trained
-            losses.append(loss)
+            if told_pairs:  # the last round of a pass may be too short to have any
+                losses.append(loss / told_pairs)
             if not math.isfinite(loss):
                 raise TrainingRefused(
                     f"the loss is {loss} after {done:,} of {total:,} walks; lower the learning "
@@ -216,7 +219,7 @@ def embed(
                 left = (total - done) * (seconds["walk"] + seconds["train"]) / done
                 progress(
                     f"{done / total:.0%} of {total:,} walks, {speed:,.0f} tokens/s, loss of a "
-                    f"pair {loss:.3f}, {left:.0f} s left"
+                    f"pair {losses[-1] if losses else math.nan:.3f}, {left:.0f} s left"
                 )
     return Embedded(inner, outer, tuple(losses), tokens, pairs, visits, seconds)
 
@@ -283,8 +286,8 @@ def _round(
     rate: float,
     config: SkipGramConfig,
     pool: ThreadPoolExecutor,
-) -> tuple[float, int]:
-    """Train on the walks of a round; the loss of a pair, and how many there were."""
+) -> tuple[float, int, int]:
+    """Train on the walks of a round; the loss of some pairs, how many, and of all pairs."""
     loss, told, pairs = 0.0, 0, 0
     windows = _seed(config.seed, 2, number)
 
@@ -300,7 +303,7 @@ def _round(
     for shift in parts:
         for found in pool.map(block, parts, [(part + shift) % config.parts for part in parts]):
             loss, told, pairs = loss + found[0], told + found[1], pairs + found[2]
-    return loss / max(told, 1), pairs
+    return loss, told, pairs
 
 
 def _seed(*words: int) -> np.uint64:

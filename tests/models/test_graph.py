@@ -265,7 +265,17 @@ def test_classes_of_a_planted_partition_are_recovered(typed: bool) -> None:
     users = graph.nodes("user")
     classes = np.array([market.classes[name] for name in graph.ids["user"].to_pylist()])
     assert macro_f1(found.inner[users.start : users.stop], classes) >= 0.95
-    assert found.losses[-1] < found.losses[0]
+    assert 0 < found.losses[-1] < found.losses[0]
+
+
+def test_a_loss_is_told_of_rounds_that_have_one() -> None:
+    """A pass ends with a round of what is left, often too short to look at any pair."""
+    graph = HeteroGraph(planted(classes=3, users=61, items=40, seed=1).edges)
+    config = SkipGramConfig(dimensions=8, walks_per_node=10, walk_length=20)
+    told: list[str] = []
+    found = embed(graph, [Metapath.parse("user-item-user")], config, progress=told.append)
+    assert found.losses and all(loss > 0.1 for loss in found.losses)
+    assert f"loss of a pair {found.losses[-1]:.3f}" in told[-1]
 
 
 def test_a_fit_goes_on_from_the_vectors_that_it_is_given() -> None:
