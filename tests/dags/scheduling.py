@@ -1,4 +1,4 @@
-"""The daily DAG in Airflow's database, events of its asset, and rounds of the scheduler."""
+"""The daily DAGs in Airflow's database, events of their asset, and rounds of the scheduler."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sqlalchemy import delete, select, update
 
 from tests.dags.conftest import REPOSITORY
 
-__all__ = ["DAG", "emit", "fired", "forget", "listen", "pause"]
+__all__ = ["DAILY", "emit", "fired", "forget", "listen", "pause"]
 
-DAG = "daily_pretraining"
+DAILY = ("daily_graph_embedding", "daily_pretraining")
 BUNDLE = "tests"
 
 
 def listen() -> None:
-    """Write the DAGs to the database, as the processor does; let the daily one run."""
+    """Write the DAGs to the database, as the processor does; let the daily ones run."""
     bag = DagBag(REPOSITORY / "dags")
     assert bag.import_errors == {}
     with create_session() as session:
@@ -40,9 +40,10 @@ def listen() -> None:
 
 
 def pause(paused: bool) -> None:
-    """Pause the daily DAG, or let it run."""
+    """Pause the daily DAGs, or let them run."""
     with create_session() as session:
-        session.execute(update(DagModel).where(DagModel.dag_id == DAG).values(is_paused=paused))
+        mine = DagModel.dag_id.in_(DAILY)
+        session.execute(update(DagModel).where(mine).values(is_paused=paused))
 
 
 def forget() -> None:
@@ -50,7 +51,7 @@ def forget() -> None:
     with create_session() as session:
         session.execute(delete(PartitionedAssetKeyLog))
         session.execute(delete(AssetPartitionDagRun))
-        for run in session.scalars(select(DagRun).where(DagRun.dag_id == DAG)):
+        for run in session.scalars(select(DagRun).where(DagRun.dag_id.in_(DAILY))):
             session.delete(run)
         for event in session.scalars(select(AssetEvent)):
             session.delete(event)
@@ -65,9 +66,16 @@ def emit(hours: Sequence[str]) -> None:
 
 
 def fired() -> list[str]:
-    """One round of the scheduler; the days that have a run by now."""
+    """One round of the scheduler; the days that have a run of every daily DAG by now, and no other
+    day has any."""
     scheduler = SchedulerJobRunner(job=Job())  # type: ignore[no-untyped-call]
     with create_session() as session:
         scheduler._create_dagruns_for_partitioned_asset_dags(session)
-        runs = session.scalars(select(DagRun).where(DagRun.dag_id == DAG).order_by(DagRun.id))
-        return [str(run.partition_key) for run in runs]
+        found = [
+            [str(run.partition_key) for run in session.scalars(
+                select(DagRun).where(DagRun.dag_id == dag).order_by(DagRun.id)
+            )]
+            for dag in DAILY
+        ]  # fmt: skip
+    assert found[0] == found[1]
+    return found[0]

@@ -15,7 +15,7 @@ from feature_store import hours as hr
 from local.airflow_api import AirflowApi
 from local.announce import announce, main
 from local.stack import LocalError
-from tests.dags.scheduling import emit, fired, forget, listen, pause
+from tests.dags.scheduling import DAILY, emit, fired, forget, listen, pause
 
 DAY = "2026-11-11"
 ZONE = "Asia/Shanghai"
@@ -47,7 +47,7 @@ def address(database: Path) -> Iterator[str]:  # noqa: ARG001
 
 @pytest.fixture
 def api(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowApi]:
-    """A session with that server; the daily DAG waits for hours."""
+    """A session with that server; the daily DAGs wait for hours."""
     monkeypatch.setenv("RANKMILL_TIME_ZONE", ZONE)
     listen()
     yield AirflowApi(address)
@@ -71,7 +71,7 @@ def test_a_bootstraps_hours_and_the_live_ones_fire_their_day_once(api: AirflowAp
 def test_hours_that_were_announced_to_nobody_are_made_up_for(api: AirflowApi) -> None:
     pause(True)
     emit(LIVE)
-    with pytest.raises(LocalError, match=r"paused and would not hear.*: daily_pretraining"):
+    with pytest.raises(LocalError, match=f"paused and would not hear.*: {', '.join(DAILY)}"):
         announce(api, HOURS, ZONE)
     pause(False)
     assert announce(api, BEFORE, ZONE) == BEFORE
