@@ -72,6 +72,9 @@ def main() -> None:
     text = readme.read_text()
     for name, table in (("bench", bench), ("policies", policies), ("ladder", ladder)):
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if start not in text:
+            print(f"README.md has no place for {name}: put {start} and {end} where it shall stand")
+            continue
         before, rest = text.split(start)
         lines = "\n".join(table())
         text = f"{before}{start}\n{lines}\n{end}{rest.split(end)[1]}"
