@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from feature_store.embedding_views import EMBEDDING_VIEWS, SIMILARITIES, SPACE
 from feature_store.graph import EDGE_TYPES, EdgeType
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.views import (
@@ -34,7 +35,7 @@ are 1 where nothing was seen.
 
 def catalogue() -> str:
     """Every feature of a sample, in Markdown."""
-    parts = (_views(), _sequences(), _edges(), _attributes(), _derived(), _sizes())
+    parts = (_views(), _sequences(), _edges(), _vectors(), _attributes(), _derived(), _sizes())
     return "\n".join([_HEAD, *(line for part in parts for line in part)])
 
 
@@ -146,6 +147,19 @@ def _derived() -> list[str]:
         bots,
         "",
     ]
+
+
+def _vectors() -> list[str]:
+    vectors = [(f"`{v.name}`", f"`{v.key}`", v.description) for v in EMBEDDING_VIEWS]
+    cosines = [(f"`{s.name}`", f"`{s.left.key}`, `{s.right.key}`", s.description)
+               for s in SIMILARITIES]  # fmt: skip
+    what = (
+        "From table `node_embeddings`, of the business day before the sample's: lists, with their "
+        f"space in `{SPACE}`, and cosines of two of them. Null where a node has no vector. Read "
+        "beside samples by the services that name them."
+    )
+    header = ("column", "key", "what")
+    return ["## Node embeddings", "", what, "", *_table(header, [*vectors, *cosines]), ""]
 
 
 def _edges() -> list[str]:

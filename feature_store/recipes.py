@@ -8,6 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final
 
 from feature_store import hours as hr
+from feature_store.embedding_sets import TABLE as EMBEDDINGS_TABLE
+from feature_store.embedding_sets import embedding_hours
 from feature_store.services import FeatureService
 from feature_store.tables import Store
 
@@ -33,12 +35,14 @@ class Lineage:
         outcome_hours: completed hours of outcomes that were read.
         snapshots: Iceberg snapshot by table.
         content_sha: digest of the content hashes of every hour read.
+        embedding_hours: partitions of node embeddings that were read.
     """
 
     hours: tuple[str, ...]
     outcome_hours: tuple[str, ...]
     snapshots: Mapping[str, int]
     content_sha: str
+    embedding_hours: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Recipe:
         windows: the source's declared actions with their attribution windows in seconds.
         labels: names in ``LABELS``; one whose actions the source does not declare is left out.
         sequences: names of the sequence views that are read along.
+        vectors: names of the embedding views, and ``similarities`` of what is compared; they are of
+            the business day before, in ``time_zone``.
     """
 
     cut: str
@@ -60,6 +66,9 @@ class Recipe:
     lineage: Lineage
     labels: tuple[str, ...] = RECIPE_LABELS
     sequences: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+    similarities: tuple[str, ...] = ()
+    time_zone: str = "UTC"
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON holds it."""
@@ -75,33 +84,41 @@ class Recipe:
         needed = {f.name for f in fields(cls) if f.default is MISSING}
         lacking = sorted(needed - set(body))
         origin = dict(body.get("lineage") or {})
-        lacking += sorted({f.name for f in fields(Lineage)} - set(origin))
+        always = {f.name for f in fields(Lineage) if f.default is MISSING}
+        lacking += sorted(always - set(origin))
         if lacking:
             raise RebuildError(f"the recipe of the training set lacks {lacking}")
-        for name in ("hours", "outcome_hours"):
+        for name in {"hours", "outcome_hours", "embedding_hours"} & set(origin):
             origin[name] = tuple(origin[name])
         chosen = {f.name: body[f.name] for f in fields(cls) if f.name in body}
-        for name in {"columns", "labels", "sequences"} & set(chosen):
+        for name in {"columns", "labels", "sequences", "vectors", "similarities"} & set(chosen):
             chosen[name] = tuple(chosen[name])
         return cls(**{**chosen, "lineage": Lineage(**origin)})
 
 
 def lineage(
-    store: Store, first: str, last: str, cut: str, service: FeatureService | None = None
-) -> Lineage:
+    store: Store, first: str, last: str, cut: str, service: FeatureService | None = None,
+    time_zone: str = "UTC",
+) -> Lineage:  # fmt: skip
     """What a training set of samples [first, last] at ``cut`` reads, from the catalog alone.
 
     Args:
-        service: whose sequences are read along, if it has any.
+        service: whose sequences and node embeddings are read along, if it has any; those are of the
+            business day before in ``time_zone``.
     """
     ledger = store.ledger
     samples = ledger.readable("samples", first, last)
     outcomes = ledger.readable("outcomes", hr.add(first, -_LATE_HOURS), hr.add(cut, -1))
     tables = [view.table for view in service.sequence_views()] if service else []
     sequences = [row for name in tables for row in ledger.readable(name, first, last).values()]
+    embedded: list[str] = []
+    if service and (service.vectors or service.similarities):
+        embedded = embedding_hours(store, first, last, time_zone)
+        tables.append(EMBEDDINGS_TABLE)
+    vectors = [ledger.readable(EMBEDDINGS_TABLE, hour, hour)[hour] for hour in embedded]
     digest = hashlib.sha256()
-    for completion in (*samples.values(), *outcomes.values(), *sequences):
+    for completion in (*samples.values(), *outcomes.values(), *sequences, *vectors):
         digest.update(f"{completion.table}|{completion.hour}|{completion.content_hash}\n".encode())
     snapshots = {name: store.snapshot_id(name) for name in ("samples", "outcomes", *tables)}
     known = {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
-    return Lineage(tuple(samples), tuple(outcomes), known, digest.hexdigest())
+    return Lineage(tuple(samples), tuple(outcomes), known, digest.hexdigest(), tuple(embedded))

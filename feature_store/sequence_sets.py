@@ -52,11 +52,11 @@ def with_sequences(
             mine = np.flatnonzero(pc.equal(samples["hour"], hour).to_numpy())
             if len(mine):
                 keys = samples.select([view.key, "as_of"]).take(mine)
-                parts.append(pa.table(placed(keys, view, files[hour]).lists()))
+                parts.append(pa.table(placed(keys, view, files[hour]).columns()))
                 rows.append(mine)
         order = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         if not parts:
-            parts = [pa.table(placed(samples, view, []).lists())]
+            parts = [pa.table(placed(samples, view, []).columns())]
         joined = pa.concat_tables(parts)
         if (order != np.arange(len(order))).any():
             joined = joined.take(pa.array(np.argsort(order)))
@@ -88,7 +88,7 @@ class Placed:
     elements: Mapping[str, pa.ListArray]
     places: Ints
 
-    def lists(self, start: int = 0, stop: int | None = None) -> dict[str, pa.ListArray]:
+    def columns(self, start: int = 0, stop: int | None = None) -> dict[str, pa.ListArray]:
         """The list columns of the samples [start, stop)."""
         mine = pa.array(self.places[start:stop])
         return {name: lists.take(mine) for name, lists in self.elements.items()}

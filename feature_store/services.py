@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from feature_store.embedding_views import EMBEDDING_VIEWS, SIMILARITIES
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.views import (
     ATTRIBUTES,
@@ -51,6 +52,8 @@ class FeatureService:
         windows: names of the windows served, such as ``24h``; None for all of a view's. What has
             no window, as the age of the last click, is always served.
         sequences: names of sequence views; their lists are no columns of :meth:`columns`.
+        vectors: names of embedding views, and ``similarities`` of what is compared; both are read
+            beside :meth:`columns`, from the day before.
 
     Raises:
         ServiceError: for a name that ``views`` or ``sequence_views`` does not declare.
@@ -64,6 +67,8 @@ class FeatureService:
     request: tuple[str, ...] = ()
     windows: tuple[str, ...] | None = None
     sequences: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+    similarities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         windows = {window_name(w) for view in VIEWS for w in view.windows}
@@ -73,6 +78,8 @@ class FeatureService:
             ("request columns", self.request, REQUEST_COLUMNS),
             ("windows", self.windows or (), windows),
             ("sequence views", self.sequences, [view.name for view in SEQUENCE_VIEWS]),
+            ("embedding views", self.vectors, [view.name for view in EMBEDDING_VIEWS]),
+            ("similarities", self.similarities, [one.name for one in SIMILARITIES]),
         ):
             unknown = sorted(set(given) - set(known))
             if unknown:
@@ -150,6 +157,26 @@ _DECLARED: Final = (
         attributes=tuple(view.entity for view in ATTRIBUTES),
         request=REQUEST_COLUMNS,
         sequences=tuple(view.name for view in SEQUENCE_VIEWS),
+    ),
+    FeatureService(
+        "graph_ranking",
+        "What `ranking` serves, and how near what is shown is to the user in yesterday's graph.",
+        "ranking",
+        views=tuple(view.name for view in VIEWS),
+        attributes=tuple(view.entity for view in ATTRIBUTES),
+        request=REQUEST_COLUMNS,
+        similarities=tuple(one.name for one in SIMILARITIES),
+    ),
+    FeatureService(
+        "deep_graph_ranking",
+        "What `deep_ranking` serves, with the nodes' vectors and similarities of the day before.",
+        "ranking",
+        views=tuple(view.name for view in VIEWS),
+        attributes=tuple(view.entity for view in ATTRIBUTES),
+        request=REQUEST_COLUMNS,
+        sequences=tuple(view.name for view in SEQUENCE_VIEWS),
+        vectors=tuple(view.name for view in EMBEDDING_VIEWS),
+        similarities=tuple(one.name for one in SIMILARITIES),
     ),
     FeatureService(
         "item_statistics",

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from feature_store.digests import StreamDigest, content_digest
+from feature_store.embedding_sets import TABLE as EMBEDDINGS_TABLE
+from feature_store.embedding_sets import Beside, with_embeddings
 from feature_store.labels import LABELS, labelled
 from feature_store.recipes import RECIPE_LABELS, Lineage, RebuildError, Recipe, lineage
 from feature_store.schemas import SAMPLE_KEYS, TABLES, optional
@@ -78,6 +80,8 @@ def training_set(
 def build(store: Store, recipe: Recipe) -> pa.Table:
     """The training set of a recipe, read at the snapshots that it names, without its sequences.
 
+    Node embeddings come last: vectors, ``embedding_version`` beside them, and similarities.
+
     Raises:
         StoreError: for a column that ``samples`` does not have, or a label that is not declared.
     """
@@ -85,7 +89,9 @@ def build(store: Store, recipe: Recipe) -> pa.Table:
     origin = recipe.lineage
     snapshot = origin.snapshots.get("samples")
     samples = store.read("samples", origin.hours, _columns(recipe), snapshot_id=snapshot)
-    return labelled(samples, _outcomes(store, recipe), recipe.cut, recipe.windows, recipe.labels)
+    outcomes = _outcomes(store, recipe)
+    rows = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
+    return with_embeddings(store, rows, recipe.vectors, recipe.similarities, **_embedded(recipe))
 
 
 def training_batches(
@@ -94,8 +100,8 @@ def training_batches(
     """The training set of a recipe, hour after hour, in batches of at most ``rows`` rows.
 
     The rows, columns and order of :func:`build`, then a list column ``<view>_<element>`` for every
-    sequence view of the recipe, newest last and never null. An hour's samples and sequences and the
-    outcomes are held at a time.
+    sequence view of the recipe, newest last and never null. An hour's samples and sequences, the
+    vectors of the nodes in it, and the outcomes are held at a time.
 
     Raises:
         StoreError: for a column that ``samples`` does not have, or a label or sequence view that is
@@ -112,20 +118,26 @@ def training_batches(
         read = ds.dataset(shown[hour], schema=schema, format="parquet")
         samples = read.to_table(columns=_columns(recipe))
         table = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
-        lists = [placed(table, view, files[hour]) for view, files in beside]
+        lists: list[Placed | Beside] = [placed(table, view, files[hour]) for view, files in beside]
+        if recipe.vectors or recipe.similarities:
+            lists.insert(0, Beside(
+                store, table, recipe.vectors, recipe.similarities, **_embedded(recipe)
+            ))  # fmt: skip
         yield from _sliced(table, lists, rows)
         # An outcome is the first sample's of its name, and no later hour's.
         ids = samples["sample_id"].combine_chunks()
         outcomes = outcomes.filter(pc.invert(pc.is_in(outcomes["sample_id"], value_set=ids)))
 
 
-def _sliced(table: pa.Table, lists: Sequence[Placed], rows: int) -> Iterator[pa.RecordBatch]:
+def _sliced(
+    table: pa.Table, lists: Sequence[Placed | Beside], rows: int
+) -> Iterator[pa.RecordBatch]:
     table = table.combine_chunks()
     for start in range(0, table.num_rows, rows):
         [part] = table.slice(start, rows).to_batches()
         columns = dict(zip(part.schema.names, part.columns, strict=True))
         for view in lists:
-            columns |= view.lists(start, start + rows)
+            columns |= view.columns(start, start + rows)
         yield pa.RecordBatch.from_pydict(columns)
 
 
@@ -149,6 +161,13 @@ def _views(recipe: Recipe) -> tuple[SequenceView, ...]:
 
 def _columns(recipe: Recipe) -> list[str]:
     return [*(field.name for field in SAMPLE_KEYS), *recipe.columns, "hour"]
+
+
+def _embedded(recipe: Recipe) -> dict[str, Any]:
+    origin = recipe.lineage
+    snapshot = origin.snapshots.get(EMBEDDINGS_TABLE)
+    hours = origin.embedding_hours
+    return {"hours": hours, "time_zone": recipe.time_zone, "snapshot_id": snapshot}
 
 
 def _outcomes(store: Store, recipe: Recipe) -> pa.Table:

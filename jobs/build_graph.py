@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import hashlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from jobs.support.arguments import date_parser, run_date
 from jobs.support.blocks import TOGETHER, fit_tasks
 from jobs.support.fencing import claim, run_token
 from jobs.support.graph_page import GraphDay, graph_page
+from jobs.support.logged_page import LoggedPage, log_page
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
 from jobs.support.stages import first_hour, hour_sizes, require_hours
@@ -127,52 +126,36 @@ def build(
     )
     if not dry:
         summary.snapshots = {staged.table: store.commit(staged, writer)}
-        page = GraphDay(
+        graph = GraphDay(
             date, window.first, window.last, len(window.hours), window.missing, settings.graph,
             found,
         )  # fmt: skip
-        summary.mlflow_run_url = _log_page(store, settings, page, writer)
+        page = _page(graph, settings.source_name)
+        summary.mlflow_run_url = log_page(JOB, store, settings, page, [window.last], writer.token)
     progress(JOB, f"{found.kept} edges, {found.dropped} left out by the degree cap")
     return summary
 
 
-def _log_page(store: Store, settings: Settings, day: GraphDay, writer: Writer) -> str | None:
-    """Log the page of the day, once per day and store; its address, if it has one.
-
-    Raises:
-        RegistryError: when MLflow does not answer.
-        FencedOutError: when a later run has taken the day over.
-    """
-    if not settings.tracking_uri:
-        progress(JOB, "no page: neither --tracking-uri nor MLFLOW_TRACKING_URI is set")
-        return None
-    from models.registry import Registry  # MLflow takes seconds to import
-
-    where = hashlib.sha256(store.warehouse.encode()).hexdigest()[:8]
-    rules, counts = day.rules, day.statistics.counts()
-    metrics = {
-        f"{what}_{name}".replace("-", "_"): float(count)
-        for what, by_type in counts.items()
-        for name, count in by_type.items()
-    }
-    page = {"graph.html": graph_page(day)}
-    with store.ledger.holding(JOB, [day.last], writer.token):
-        return Registry(settings.tracking_uri).log_page(
-            EXPERIMENT,
-            f"{EXPERIMENT}:{where}:{day.date}",
-            day.title,
-            {"data_hour": day.last, "code_version": importlib.metadata.version("rankmill")},
-            {
-                "source": settings.source_name,
-                "hours": day.hours,
-                "window_days": rules.window_days,
-                "half_life_days": rules.half_life_days,
-                "degree_cap": rules.degree_cap,
-                **{f"weight_{action}": weight for action, weight in rules.weights().items()},
-            },
-            metrics,
-            page,
-        )
+def _page(day: GraphDay, source: str) -> LoggedPage:
+    """The page of a day, with its rules and counts beside it."""
+    rules = day.rules
+    return LoggedPage(
+        EXPERIMENT, day.date, day.title,
+        {
+            "source": source,
+            "hours": day.hours,
+            "window_days": rules.window_days,
+            "half_life_days": rules.half_life_days,
+            "degree_cap": rules.degree_cap,
+            **{f"weight_{action}": weight for action, weight in rules.weights().items()},
+        },
+        {
+            f"{what}_{name}".replace("-", "_"): float(count)
+            for what, by_type in day.statistics.counts().items()
+            for name, count in by_type.items()
+        },
+        {"graph.html": graph_page(day)},
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> Summary:

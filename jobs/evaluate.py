@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
@@ -15,10 +15,12 @@ from feature_store import hours as hr
 from feature_store.labels import LABELS
 from feature_store.schemas import EVALUATIONS
 from feature_store.services import SERVICES
+from feature_store.sources.base import Source
 from feature_store.tables import Store
 from feature_store.training_set import Recipe, lineage, training_batches
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.contenders import Contender, champions, contender, popularity
+from jobs.support.deep_features import reading
 from jobs.support.evaluation_page import POPULARITY, Judged, evaluation_page
 from jobs.support.fencing import claim, one_at_a_time, run_token
 from jobs.support.judging import (
@@ -146,11 +148,11 @@ def _judged(
     roles = {"candidate": candidate, **champions(store, registry, chosen.name, span.first)}
     contenders = [contender(registry, role, found, span.first) for role, found in roles.items()]
     contenders.append(popularity())
-    windows = settings.open_source().windows
+    source = settings.open_source()
     wanted = tuple(LABELS) if offline else settings.evaluation.labels
-    declared = [n for n in wanted if n in LABELS and LABELS[n].declared(windows)]
+    declared = [n for n in wanted if n in LABELS and LABELS[n].declared(source.windows)]
     labels = [label for label in declared if not LABELS[label].summed]
-    rows = _scored(store, dict(windows), span, contenders, labels)
+    rows = _scored(store, source, span, contenders, labels)
     resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
     judged = [judge(c, rows, label, resamples, seed) for label in labels for c in contenders]
     _report(judged, labels)
@@ -159,13 +161,13 @@ def _judged(
 
 
 def _scored(
-    store: Store, windows: dict[str, int], span: _Span, contenders: Sequence[Contender],
+    store: Store, source: Source, span: _Span, contenders: Sequence[Contender],
     labels: Sequence[str],
 ) -> Scored:  # fmt: skip
     """The readable hours of ``span`` with the labels known at its cut, scored by everyone."""
-    read = {name for one in contenders for name in one.sequences}
-    service = replace(SERVICES["deep_ranking"], sequences=tuple(read))
-    origin = lineage(store, span.first, span.last, span.cut, service)
+    specs = [one.spec for one in contenders if one.spec is not None]
+    service, zone = reading(SERVICES["deep_graph_ranking"], specs), source.time_zone
+    origin = lineage(store, span.first, span.last, span.cut, service, zone)
     if not origin.hours:
         raise RefusedError(
             f"samples of {span.words} are not there. Run: spark-submit jobs/build_samples.py "
@@ -178,8 +180,8 @@ def _scored(
     for view in views:
         require_hours(store, view.table, origin.hours, "build_samples")
     recipe = Recipe(
-        span.cut, service.name, service.columns(), windows, origin, tuple(labels),
-        tuple(view.name for view in views),
+        span.cut, service.name, service.columns(), dict(source.windows), origin, tuple(labels),
+        tuple(view.name for view in views), service.vectors, service.similarities, zone,
     )  # fmt: skip
     batches = training_batches(store, recipe) if views else training_batches(store, recipe, _ROWS)
     return scored(batches, contenders, labels)

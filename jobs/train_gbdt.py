@@ -105,6 +105,7 @@ def _fit_and_register(
         "rounds": dict(report.rounds),
         "immature": dict(report.immature),
         "censored": training.by_hour(),
+        "missing": {name: round(share, 4) for name, share in training.missing.items()},
         "training_set_sha": training.sha256,
     }
     if dry:

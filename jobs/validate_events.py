@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.metadata
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -31,6 +29,7 @@ from feature_store.tables import HourWriter, Staged, Store
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
 from jobs.support.gates_page import HISTORY_HOURS, JudgedHours, gates_page
+from jobs.support.logged_page import LoggedPage, log_page
 from jobs.support.settings import Settings, load_settings
 from jobs.support.summary import RefusedError, Summary, main_of, progress
 from models.versions import RegistryError
@@ -124,31 +123,16 @@ def _staged(store: Store, verdicts: Mapping[str, Sequence[GateResult]]) -> Stage
 
 
 def _log_page(store: Store, settings: Settings, judged: JudgedHours, token: str) -> str | None:
-    """Log the page of the run, once per range of hours and store; its address, if it has one.
-
-    Raises:
-        RegistryError: when MLflow does not answer.
-        FencedOutError: when a later run has taken the hours over.
-    """
-    if not settings.tracking_uri:
-        progress(JOB, "no page: neither --tracking-uri nor MLFLOW_TRACKING_URI is set")
-        return None
-    from models.registry import Registry  # MLflow takes seconds to import
-
+    """Log the page of the run, once per range of hours; its address, if it has one."""
     hours = list(judged.verdicts)
-    where = hashlib.sha256(store.warehouse.encode()).hexdigest()[:8]
     values = {result.gate: result.value for result in judged.verdicts[hours[-1]]}
-    page = {"gates.html": gates_page(judged)}
-    with store.ledger.holding(JOB, hours, token):
-        return Registry(settings.tracking_uri).log_page(
-            EXPERIMENT,
-            f"{EXPERIMENT}:{where}:{hours[0]}:{hours[-1]}",
-            judged.title,
-            {"data_hour": hours[-1], "code_version": importlib.metadata.version("rankmill")},
-            {"source": settings.source_name, "hours": len(hours), **judged.levels()},
-            {gate: value for gate, value in values.items() if value is not None},
-            page,
-        )
+    page = LoggedPage(
+        EXPERIMENT, f"{hours[0]}:{hours[-1]}", judged.title,
+        {"source": settings.source_name, "hours": len(hours), **judged.levels()},
+        {gate: value for gate, value in values.items() if value is not None},
+        {"gates.html": gates_page(judged)},
+    )  # fmt: skip
+    return log_page(JOB, store, settings, page, hours, token)
 
 
 def _refusal(

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from models.errors import ConfigError, ModelError, SpecError, TooFewPositives, TrainingRefused
 from models.features import (
+    SPACE_COLUMN,
     FeatureSpec,
     PretrainedColumn,
     SequenceColumn,
@@ -32,6 +33,7 @@ from models.features import (
 __all__ = [
     "CONFIG_FILE",
     "LABEL_PREFIX",
+    "SPACE_COLUMN",
     "SPEC_FILE",
     "ConfigError",
     "FeatureSpec",

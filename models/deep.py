@@ -107,6 +107,7 @@ class DeepRanker(Ranker, abc.ABC):
             dense=spec.dense,
             sparse=spec.sparse,
             sequences=spec.sequences if cls.reads_sequences else (),
+            pretrained=spec.pretrained,
             labels=tuple(task.label for task in config.parsed_tasks),
             training_only=spec.training_only if config.debias != "none" else (),
         )

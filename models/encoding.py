@@ -1,7 +1,8 @@
 """From Arrow record batches to the arrays that deep models read, by a FeatureSpec.
 
-Every conversion runs on whole columns. Shapes: B rows, D dense columns, S sparse ones, Q places of
-all sequences together, X training-only columns, T tasks.
+Every conversion runs on whole columns. Shapes: B rows, D numbers (dense columns, and the widths of
+pre-trained ones), S sparse columns, Q places of all sequences together, X training-only columns, T
+tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.errors import SpecError, TrainingRefused
-from models.features import Column, FeatureSpec, SequenceColumn, SparseColumn, encode_sparse
+from models.features import (
+    SPACE_COLUMN,
+    Column,
+    FeatureSpec,
+    PretrainedColumn,
+    SequenceColumn,
+    SparseColumn,
+    encode_sparse,
+)
 
 __all__ = ["Encoder", "Rows", "Vocabulary"]
 
@@ -32,7 +41,8 @@ class Rows(NamedTuple):
     """Encoded rows.
 
     Attributes:
-        dense: (B, D) float32, sign(x) log(1 + |x|); NaN where nothing is known.
+        dense: (B, D) float32; NaN where nothing is known. Dense columns as sign(x) log(1 + |x|),
+            then the numbers of pre-trained ones as they are.
         sparse: (B, S) int32 codes, 0 where nothing is known.
         sequences: (B, Q) int32 codes, one block of ``length`` a column, newest last, 0 in front.
         extra: (B, X) int32 codes of the columns that only training reads.
@@ -126,11 +136,8 @@ class Encoder:
         extra = self.spec.training_only if train else ()
         labels = self.spec.labels if train else ()
         _require(table, [*labels, *(column.name for column in extra)])
-        dense = np.empty((count, len(self.spec.dense)), np.float32)
-        for place, name in enumerate(self.spec.dense):
-            dense[:, place] = _number(table[name], name)
         return Rows(
-            dense=_squashed(dense),
+            dense=self._numbers(table),
             sparse=self._sparse(table, self.spec.sparse),
             sequences=self._sequences(table),
             extra=self._sparse(table, extra),
@@ -158,6 +165,17 @@ class Encoder:
             return codes
         whole = np.nan_to_num(_numpy(pc.fill_null(values, 0), np.float64))
         return np.clip(whole, 0, column.buckets - 1).astype(np.int32)
+
+    def _numbers(self, table: pa.Table) -> Floats:
+        found = np.empty((table.num_rows, self.spec.numbers), np.float32)
+        end = len(self.spec.dense)
+        for place, name in enumerate(self.spec.dense):
+            found[:, place] = _number(table[name], name)
+        _squash(found[:, :end])
+        for column in self.spec.pretrained:
+            _fill_pretrained(found[:, end : end + column.width], table, column)
+            end += column.width
+        return found
 
     def _sparse(self, table: pa.Table, columns: Sequence[SparseColumn]) -> Codes:
         found = [self._codes(table[column.name], column) for column in columns]
@@ -187,14 +205,27 @@ def _fill_newest(block: Codes, lists: pa.Array, codes: Codes) -> None:
     block[row, (block.shape[1] - kept)[row] + step] = codes[source]
 
 
-def _squashed(values: Floats) -> Floats:
+def _fill_pretrained(block: Floats, table: pa.Table, column: PretrainedColumn) -> None:
+    """Write the rows' lists into ``block``; NaN for a null, another space, or another width."""
+    lists = _one(table[column.name])
+    sizes = _numpy(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+    there = sizes == column.width
+    if column.space:
+        same = pc.equal(table[SPACE_COLUMN].cast(pa.string()), column.space)
+        there &= _numpy(pc.fill_null(same, False), np.bool_)
+    block[:] = np.nan
+    kept = lists.filter(pa.array(there)).flatten()
+    block[there] = _number(kept, column.name).reshape(-1, column.width)
+
+
+def _squash(values: Floats) -> None:
     """sign(x) log(1 + |x|), in place: counts and amounts of any size become comparable."""
     sizes = np.abs(values)
     np.log1p(sizes, out=sizes)
-    return np.copysign(sizes, values, out=values)
+    np.copysign(sizes, values, out=values)
 
 
-def _number(column: pa.ChunkedArray, name: str) -> Floats:
+def _number(column: pa.Array | pa.ChunkedArray, name: str) -> Floats:
     values = _numpy(pc.fill_null(column.cast(pa.float32()), np.nan), np.float32)
     if np.isinf(values).any():
         raise TrainingRefused(

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from models.errors import SpecError
 
 __all__ = [
+    "SPACE_COLUMN",
     "Column",
     "FeatureSpec",
     "PretrainedColumn",
@@ -23,6 +24,9 @@ __all__ = [
     "SparseColumn",
     "encode_sparse",
 ]
+
+SPACE_COLUMN: Final = "embedding_version"
+"""The column that says in which space a row's pre-trained numbers are."""
 
 _SPEC_VERSION: Final = 1
 _SPARSE_KINDS: Final = ("hash", "vocabulary", "integer")
@@ -86,10 +90,20 @@ class SequenceColumn:
 
 @dataclass(frozen=True)
 class PretrainedColumn:
-    """A vector of ``width`` floats learned elsewhere, such as a node embedding."""
+    """A list of ``width`` numbers learned elsewhere, such as a node embedding.
+
+    Attributes:
+        space: where the numbers mean what the model has learned of them; empty when there is but
+            one. A row whose ``SPACE_COLUMN`` says another has none.
+    """
 
     name: str
     width: int
+    space: str = ""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise SpecError(f"pre-trained {self.name!r} has width {self.width}; it is at least 1")
 
 
 @dataclass(frozen=True)
@@ -133,13 +147,21 @@ class FeatureSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The feature columns in reading order: dense, sparse, sequences, pretrained."""
+        """The feature columns in reading order: dense, sparse, sequences, pretrained and, where
+        those have a space, the column that says it."""
+        spaces = {column.space for column in self.pretrained} - {""}
         return (
             *self.dense,
             *(column.name for column in self.sparse),
             *(column.name for column in self.sequences),
             *(column.name for column in self.pretrained),
+            *((SPACE_COLUMN,) if spaces else ()),
         )
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a row has: a dense column is one, a pre-trained one its width."""
+        return len(self.dense) + sum(column.width for column in self.pretrained)
 
     @property
     def sha(self) -> str:
@@ -149,7 +171,7 @@ class FeatureSpec:
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, no spaces), hashing rule included."""
         body = {**asdict(self), "schema_version": _SPEC_VERSION, "hash": _HASH}
-        for kind in ("sparse", "sequences", "training_only"):
+        for kind in ("sparse", "sequences", "pretrained", "training_only"):
             body[kind] = [_without_defaults(column) for column in body[kind]]
         if not body["training_only"]:
             del body["training_only"]
@@ -200,6 +222,7 @@ class FeatureSpec:
             *((column.name, *_sparse_type(column)) for column in self.sparse),
             *((column.name, *_sequence_type(column)) for column in self.sequences),
             *((column.name, "a list of numbers", _is_number_list) for column in self.pretrained),
+            *((name, "a text", _is_identifier) for name in self.columns if name == SPACE_COLUMN),
         ]
         other = [
             f"{name} is {present[name]}, not {kind}"
@@ -252,7 +275,7 @@ def _check_column(name: str, buckets: int, kind: str, known: tuple[str, ...]) ->
 
 def _without_defaults(column: dict[str, object]) -> dict[str, object]:
     """A column as JSON: a hashed one with a table of its own says no more than it ever did."""
-    defaults = {"kind": "hash", "table": ""}
+    defaults = {"kind": "hash", "table": "", "space": ""}
     return {key: value for key, value in column.items() if defaults.get(key) != value}
 
 

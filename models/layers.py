@@ -122,7 +122,7 @@ def _rounded(buckets: int) -> int:
 
 
 class DenseNorm(nn.Module):
-    """(x - mean) / deviation of dense columns, 0 where nothing is known; (B, D) to (B, D)."""
+    """(x - mean) / deviation of a row's numbers, 0 where nothing is known; (B, D) to (B, D)."""
 
     mean: Tensor
     scale: Tensor
@@ -163,11 +163,11 @@ class InputLayer(nn.Module):
                 (spec.sparse[i] for i in small), key=lambda column: tables.span(column)[1]
             )
         ]
-        self.norm = DenseNorm(len(spec.dense))
+        self.norm = DenseNorm(spec.numbers)
         width = tables.width
-        fan_in = len(spec.dense) + len(spec.sparse) * width + vectors
+        fan_in = spec.numbers + len(spec.sparse) * width + vectors
         self.bias = nn.Parameter(torch.zeros(units))
-        self.dense = _weights(len(spec.dense), units, fan_in)
+        self.dense = _weights(spec.numbers, units, fan_in)
         self.small = _weights(len(small) * width, units, fan_in)
         self.large = _weights(len(self._large) * width, units, fan_in)
         self.vectors = _weights(vectors, units, fan_in)

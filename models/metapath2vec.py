@@ -41,9 +41,10 @@ from models.graph.heterograph import HeteroGraph
 from models.graph.kernels import mean_of_known
 from models.graph.metapaths import Metapath, MetapathError
 from models.graph.neighbours import NeighbourIndex
-from models.graph.skipgram import Embedded, SkipGramConfig, embed, fresh_vectors
+from models.graph.report import EmbeddingReport
+from models.graph.skipgram import SkipGramConfig, embed, fresh_vectors
 
-__all__ = ["EmbeddingReport", "Metapath2Vec", "Metapath2VecConfig", "Neighbours"]
+__all__ = ["Metapath2Vec", "Metapath2VecConfig", "Neighbours"]
 
 Vectors = npt.NDArray[np.float32]
 _TABLE_FILE: Final = "embeddings.parquet"
@@ -101,44 +102,6 @@ class Metapath2VecConfig:
             return cls(metapaths=paths, skip_gram=SkipGramConfig(**inner), **given)
         except TypeError as error:
             raise ConfigError(f"configuration of metapath2vec: {error}") from error
-
-
-@dataclass(frozen=True)
-class EmbeddingReport:
-    """What a day's training did.
-
-    Attributes:
-        nodes, edges: of the graph, by type.
-        fresh: nodes that yesterday did not know; ``kept``: those that only yesterday knew and that
-            still have a vector; ``aged``: those dropped.
-        drift: to yesterday's vectors after they were aligned; None without a yesterday.
-    """
-
-    nodes: Mapping[str, int]
-    edges: Mapping[str, int]
-    fresh: int
-    kept: int
-    aged: int
-    drift: Drift | None
-    trained: Embedded
-    seconds: float
-
-    def metrics(self) -> dict[str, float]:
-        """Flat numbers for a tracker."""
-        steps = self.trained.seconds
-        found = {
-            **{f"nodes_{kind}": float(count) for kind, count in self.nodes.items()},
-            **{f"edges_{kind}": float(count) for kind, count in self.edges.items()},
-            "fresh_nodes": float(self.fresh), "kept_nodes": float(self.kept),
-            "aged_nodes": float(self.aged), "fit_seconds": self.seconds,
-            "fit_tokens_per_second": self.trained.tokens / (steps["walk"] + steps["train"]),
-        }  # fmt: skip
-        if self.trained.losses:
-            found["fit_loss"] = self.trained.losses[-1]
-        if self.drift is not None and self.drift.nodes:
-            found |= {"drift_cosine": self.drift.cosine,
-                      "drift_neighbours_kept": self.drift.neighbours}  # fmt: skip
-        return found
 
 
 @dataclass(frozen=True)

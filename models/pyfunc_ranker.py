@@ -19,9 +19,12 @@ from models.registry import PythonModel, set_model
 def as_arrow(frame: Any, spec: FeatureSpec) -> pa.Table:
     """The frame as Arrow; a column without any value gets the type that ``spec`` wants."""
     table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame)
-    numbers = {*spec.dense, *(c.name for c in spec.sequences if c.kind == "log")}
+    vectors = {column.name for column in spec.pretrained}
+    numbers = {*spec.dense, *vectors, *(c.name for c in spec.sequences if c.kind == "log")}
     for i, item in enumerate(table.schema):
         kind = pa.float64() if item.name in numbers else pa.string()
+        if item.name in vectors and pa.types.is_null(item.type):
+            kind = pa.list_(kind)
         if pa.types.is_list(item.type) and pa.types.is_null(item.type.value_type):
             table = table.set_column(i, item.name, table.column(i).cast(pa.list_(kind)))
         elif pa.types.is_null(item.type):

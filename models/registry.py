@@ -396,6 +396,5 @@ def _signature(example: pa.Table, model: Model) -> ModelSignature:
     return ModelSignature(Schema(read), Schema(made), ParamSchema(taken))
 
 
-def _column(name: str, kind: str, many: bool) -> ColSpec | TensorSpec:
-    single = DataType[kind]
-    return ColSpec(Array(single) if many else single, name)
+def _column(name: str, kind: str, many: bool, required: bool = True) -> ColSpec | TensorSpec:
+    return ColSpec(Array(DataType[kind]) if many else DataType[kind], name, required)

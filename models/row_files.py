@@ -63,7 +63,7 @@ class Moments:
         self._squares += np.einsum("bd,bd->d", values, values)
 
     def mean(self) -> npt.NDArray[np.float64]:
-        """(D,) of the dense columns; 0 for a column without any value."""
+        """(D,) of the rows' numbers; 0 for one without any value."""
         return self._sum / np.maximum(self._count, 1.0)
 
     def scale(self) -> npt.NDArray[np.float64]:
@@ -190,7 +190,7 @@ def write_rows(
     Args:
         grow: number texts that no vocabulary holds yet.
     """
-    moments = Moments(len(encoder.spec.dense), len(encoder.spec.labels))
+    moments = Moments(encoder.spec.numbers, len(encoder.spec.labels))
     with RowFiles(folder / "train") as train, RowFiles(folder / "valid") as valid:
         for batch in stream:
             marked = np.zeros(batch.num_rows, bool) if held is None else held(batch)

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from models.base import FeatureSpec, Model
+from models.base import SPACE_COLUMN, FeatureSpec, Model
 
 __all__ = [
     "Artefact",
@@ -164,8 +164,9 @@ def with_aliases(version: Version, aliases: Mapping[str, str]) -> Version:
     return dataclasses.replace(version, aliases=tuple(mine))
 
 
-def signature_columns(example: pa.Table, spec: FeatureSpec) -> list[tuple[str, str, bool]]:
-    """(name, MLflow's name of the type, whether a list of it) of every column of ``spec``.
+def signature_columns(example: pa.Table, spec: FeatureSpec) -> list[tuple[str, str, bool, bool]]:
+    """(name, MLflow's name of the type, whether a list of it, whether every row has one) of every
+    column of ``spec``.
 
     MLflow reads frames of pandas, where a null makes an integer a double, so 64-bit integers are
     ``long`` only where the example has no null.
@@ -178,13 +179,14 @@ def signature_columns(example: pa.Table, spec: FeatureSpec) -> list[tuple[str, s
             kind = "boolean"
         elif column.type in (pa.int64(), pa.uint32(), pa.uint64()) and not column.null_count:
             kind = "long"
-        found.append((name, kind, False))
+        found.append((name, kind, False, True))
     found += [
-        (sparse.name, "double" if sparse.kind == "integer" else "string", False)
+        (sparse.name, "double" if sparse.kind == "integer" else "string", False, True)
         for sparse in spec.sparse
     ]
     for sequence in spec.sequences:
         of = example.schema.field(sequence.name).type.value_type
         numbers = "float" if pa.types.is_floating(of) else "long"
-        found.append((sequence.name, numbers if sequence.kind == "log" else "string", True))
-    return found
+        found.append((sequence.name, numbers if sequence.kind == "log" else "string", True, True))
+    found += [(column.name, "float", True, False) for column in spec.pretrained]
+    return found + [(name, "string", False, True) for name in spec.columns if name == SPACE_COLUMN]

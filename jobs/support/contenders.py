@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from feature_store import hours as hr
 from feature_store.tables import Store
 from feature_store.views import VIEWS, window_name
-from jobs.support.deep_features import sequences_of
 from jobs.support.evaluation_page import POPULARITY, Scores
 from jobs.support.promotions import champion_before
 from jobs.support.summary import RefusedError
+from models import FeatureSpec
 from models.registry import Registry, Version
 
 __all__ = ["Contender", "champions", "contender", "popularity"]
@@ -30,7 +30,7 @@ class Contender:
 
     Attributes:
         score: scores of rows for each of the labels asked for; larger ranks higher.
-        sequences: the sequence views that it reads.
+        spec: what it reads; None for one that reads what every sample has.
     """
 
     role: str
@@ -38,7 +38,7 @@ class Contender:
     version: str
     data_hour: str | None
     score: Callable[[pa.Table, Sequence[str]], ByLabel]
-    sequences: tuple[str, ...] = ()
+    spec: FeatureSpec | None = None
 
 
 def contender(registry: Registry, role: str, version: Version, hour: str) -> Contender:
@@ -56,7 +56,7 @@ def contender(registry: Registry, role: str, version: Version, hour: str) -> Con
         )
     model = registry.load(version.name, version.version).model
     return Contender(role, version.name, str(version.version), data_hour, _model_scores(model),
-                     sequences_of(model.spec))  # fmt: skip
+                     model.spec)  # fmt: skip
 
 
 def popularity() -> Contender:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
+from feature_store.embedding_sets import Space
+from feature_store.embedding_views import EMBEDDING_VIEWS, SIMILARITIES
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.services import FeatureService
 from jobs.support.settings import PretrainSettings
 from models import FeatureSpec, SparseColumn
-from models.base import SequenceColumn
+from models.base import PretrainedColumn, SequenceColumn
 
-__all__ = ["deep_spec", "sequences_of"]
+__all__ = ["deep_spec", "reading"]
 
 _POSITIONS: Final = 64
 _ACTIONS: Final = 16
@@ -20,9 +23,11 @@ _LOGARITHMS: Final = 32
 
 
 def deep_spec(
-    service: FeatureService, labels: Sequence[str], settings: PretrainSettings
-) -> FeatureSpec:
-    """The FeatureSpec of a deep ranker that learns ``labels`` from ``service``.
+    service: FeatureService, labels: Sequence[str], settings: PretrainSettings,
+    space: Space | None = None,
+) -> FeatureSpec:  # fmt: skip
+    """The FeatureSpec of a deep ranker that learns ``labels`` from ``service``; of node vectors it
+    reads those of ``space``, and none without one.
 
     An identifier has one embedding table, wherever it stands: shown, clicked, or offered in a room.
     Only training reads the position, which nobody knows when the ranking is still to be made.
@@ -36,12 +41,16 @@ def deep_spec(
     sequences = tuple(c for view in service.sequence_views() for c in _columns(view, buckets))
     shared = {*identifiers, *(column.table for column in sequences)}
     return FeatureSpec(
-        dense=service.dense(),
+        dense=(*service.dense(), *service.similarities),
         sparse=tuple(
             SparseColumn(name, size, table=name if name in shared else "")
             for name, size in buckets.items()
         ),
         sequences=sequences,
+        pretrained=tuple(
+            PretrainedColumn(name, space.width, space.version)
+            for name in (service.vectors if space else ())
+        ),
         labels=tuple(labels),
         training_only=(SparseColumn("position", _POSITIONS, kind="integer"),),
     )
@@ -57,7 +66,13 @@ def _columns(view: SequenceView, buckets: dict[str, int]) -> Iterator[SequenceCo
             yield SequenceColumn(name, _ACTIONS, view.length)
 
 
-def sequences_of(spec: FeatureSpec) -> tuple[str, ...]:
-    """The sequence views that a model of ``spec`` reads anything of."""
-    read = {column.name for column in spec.sequences}
-    return tuple(view.name for view in SEQUENCE_VIEWS if read.intersection(view.columns()))
+def reading(service: FeatureService, specs: Iterable[FeatureSpec]) -> FeatureService:
+    """``service`` with the sequences, node vectors and similarities that models of ``specs`` read
+    anything of, and no others."""
+    read = {name for spec in specs for name in spec.columns}
+    return replace(
+        service,
+        sequences=tuple(v.name for v in SEQUENCE_VIEWS if read.intersection(v.columns())),
+        vectors=tuple(view.name for view in EMBEDDING_VIEWS if view.name in read),
+        similarities=tuple(one.name for one in SIMILARITIES if one.name in read),
+    )

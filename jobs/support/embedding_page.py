@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.support.page import page, section, table
-from models.metapath2vec import EmbeddingReport, Metapath2Vec
+from models.graph.report import EmbeddingReport
+from models.metapath2vec import Metapath2Vec
 from models.plots import lines_figure, projection_figure
 
 __all__ = ["embedding_artefacts"]

@@ -19,7 +19,8 @@ from feature_store.tables import Store
 from jobs.support.settings import Settings, SettingsError
 from models import EMBEDDINGS
 from models.base import ConfigError
-from models.metapath2vec import EmbeddingReport, Metapath2Vec
+from models.graph.report import EmbeddingReport
+from models.metapath2vec import Metapath2Vec
 from models.registry import Registry, Version
 
 __all__ = [

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from feature_store import hours as hr
+from feature_store.embedding_sets import TABLE as EMBEDDINGS_TABLE
+from feature_store.embedding_sets import Space, embedding_hours, newest_space
 from feature_store.labels import LABELS, label_column
 from feature_store.services import FeatureService, ServiceError, feature_service
 from feature_store.sources.base import Source
 from feature_store.tables import Store
 from feature_store.training_set import RECIPE_LABELS, Lineage, Recipe, lineage
-from jobs.support.deep_features import deep_spec, sequences_of
+from jobs.support.deep_features import deep_spec, reading
 from jobs.support.promotions import champion_before
 from jobs.support.settings import Settings, SettingsError
 from models import MODELS, FeatureSpec, SparseColumn
@@ -108,6 +110,7 @@ class Plan:
         return Recipe(
             self.hour, service.name, service.columns(), dict(source.windows), self.lineage,
             self._labels(), tuple(view.name for view in service.sequence_views()),
+            service.vectors, service.similarities, source.time_zone,
         )  # fmt: skip
 
     def _labels(self) -> tuple[str, ...]:
@@ -128,13 +131,14 @@ def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
     config = _checked(section, lambda: GBDTConfig.from_dict(dict(train.gbdt)))
     service = _service("train.feature_service", train.feature_service)
     spec = FeatureSpec(
-        dense=service.dense(),
+        dense=(*service.dense(), *service.similarities),
         sparse=tuple(SparseColumn(column, buckets) for column, buckets in service.sparse()),
         labels=tuple(label_column(task) for task in config.tasks),
     )
     first = hr.add(hour, -train.span_hours)
-    service = replace(service, sequences=())  # trees read none
-    origin = lineage(store, first, hr.add(hour, -1), hour)
+    service = replace(service, sequences=(), vectors=())  # trees read none
+    zone = settings.open_source().time_zone
+    origin = lineage(store, first, hr.add(hour, -1), hour, service, zone)
     command = f"train_gbdt.py --name {name} --hour {hour}"
     return Plan(
         name, "gbdt", hour, first, service, origin, config.__dict__, section, config.tasks, spec,
@@ -177,11 +181,13 @@ def pretraining_plan(
     service = _service("pretrain.feature_service", pretrain.feature_service)
     tasks = _checked(section, lambda: kind.config_tasks(given))
     labels = [label_column(task) for task in tasks]
-    offered = _checked("pretrain", lambda: deep_spec(service, labels, pretrain))
-    model = _checked(section, lambda: kind.build(given, offered))
-    service = replace(service, sequences=sequences_of(model.spec))
     first = hr.add(hour, -_DAY * pretrain.span_days)
-    origin = lineage(store, first, hr.add(hour, -1), hour, service)
+    zone = settings.open_source().time_zone
+    space = _space(store, service, first, hour, zone)
+    offered = _checked("pretrain", lambda: deep_spec(service, labels, pretrain, space))
+    model = _checked(section, lambda: kind.build(given, offered))
+    service = reading(service, [model.spec])
+    origin = lineage(store, first, hr.add(hour, -1), hour, service, zone)
     name = registered_name(family)
     command = f"{_JOBS.get(family, 'pretrain_mmoe')}.py --model {family} --hour {hour}"
     champion = None if from_scratch else champion_before(store, name, hour)
@@ -189,6 +195,16 @@ def pretraining_plan(
         name, family, hour, first, service, origin, model.config_dict(), section, tuple(tasks),
         model.spec, command, champion,
     )  # fmt: skip
+
+
+def _space(
+    store: Store, service: FeatureService, first: str, hour: str, time_zone: str
+) -> Space | None:
+    """The space of the newest node vectors that samples of [first, hour) have."""
+    if not service.vectors:
+        return None
+    embedded = embedding_hours(store, first, hr.add(hour, -1), time_zone)
+    return newest_space(store, embedded, store.snapshot_id(EMBEDDINGS_TABLE))
 
 
 def plan_of(store: Store, settings: Settings, name: str, hour: str) -> Plan:

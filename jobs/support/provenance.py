@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +21,8 @@ __all__ = ["Provenance"]
 class Provenance:
     """What a model was fitted on: the recipe of its rows, their digest, and what is still open.
 
-    ``digest`` is how the digest was made, where it is not that of a table.
+    ``digest`` is how the digest was made, where it is not that of a table; ``missing`` the share of
+    rows without each of the node vectors and similarities that are read.
     """
 
     recipe: Recipe
@@ -29,11 +31,15 @@ class Provenance:
     censored: pa.Table
     tasks: tuple[str, ...]
     digest: str = ""
+    missing: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, table: pa.Table, tasks: tuple[str, ...]) -> Self:
         """What ``table`` was built by ``recipe`` for, to learn ``tasks``."""
-        return cls(recipe, table.num_rows, content_digest(table), censored_share(table), tasks)
+        joined = (*recipe.vectors, *recipe.similarities)
+        missing = {name: table[name].null_count / max(table.num_rows, 1) for name in joined}
+        return cls(recipe, table.num_rows, content_digest(table), censored_share(table), tasks,
+                   missing=missing)  # fmt: skip
 
     def handoff(self) -> dict[str, Any]:
         """What it takes to make the same rows again, and to know that they are the same."""
@@ -42,9 +48,9 @@ class Provenance:
         return {"recipe": recipe, "rows": self.rows, "sha256": self.sha256, **made}
 
     def metrics(self) -> dict[str, float]:
-        """The immature share of all rows, per task."""
+        """The immature share of all rows, per task, and what is missing of the graph."""
         rows = self.censored["rows"].to_numpy()
-        return {
+        return {f"missing_{name}": share for name, share in self.missing.items()} | {
             f"censored_{task}": float(np.average(self.censored[task].to_numpy(), weights=rows))
             for task in self.tasks
         }

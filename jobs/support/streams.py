@@ -24,9 +24,10 @@ _KEPT_ROWS = 256
 class _Tally:
     """What is counted of rows that pass by: digest, open labels by hour, some that are held out."""
 
-    def __init__(self, tasks: tuple[str, ...]) -> None:
+    def __init__(self, tasks: tuple[str, ...], joined: tuple[str, ...]) -> None:
         self.digest = StreamDigest()
         self._tasks = tasks
+        self._missing = dict.fromkeys(joined, 0)
         self._hours: dict[str, npt.NDArray[np.int64]] = {}
         self._kept: dict[str, list[pa.RecordBatch]] = {}
         self._first: pa.RecordBatch | None = None
@@ -37,6 +38,8 @@ class _Tally:
         self.digest.update(batch)
         counts = [batch.num_rows, *(batch[label_column(task)].null_count for task in self._tasks)]
         self._hours[hour] = self._hours.get(hour, 0) + np.array(counts)
+        for name in self._missing:
+            self._missing[name] += batch[name].null_count
         kept = self._kept.setdefault(hour, [])
         room = _KEPT_ROWS - sum(part.num_rows for part in kept)
         if room > 0:
@@ -52,6 +55,10 @@ class _Tally:
             task: counts[:, 1 + place] / counts[:, 0] for place, task in enumerate(self._tasks)
         }
         return pa.table({"hour": list(self._hours), "rows": counts[:, 0], **shares})
+
+    def missing(self) -> dict[str, float]:
+        """The share of rows without each of what was joined."""
+        return {name: count / max(self.digest.rows, 1) for name, count in self._missing.items()}
 
     def kept(self) -> pa.Table:
         """Some of the held-out rows of every hour; the very first row where none is held out."""
@@ -74,7 +81,8 @@ class Stream:
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """All rows, hour after hour; the same every time."""
-        tally = _Tally(self._tasks) if self._tally is None else None
+        joined = (*self._recipe.vectors, *self._recipe.similarities)
+        tally = _Tally(self._tasks, joined) if self._tally is None else None
         for batch in training_batches(self._store, self._recipe):
             if tally is not None:
                 tally.add(batch)
@@ -92,8 +100,9 @@ class Stream:
         digest = tally.digest
         censored = tally.censored()
         return Provenance(
-            self._recipe, digest.rows, digest.hexdigest(), censored, self._tasks, STREAMED
-        )
+            self._recipe, digest.rows, digest.hexdigest(), censored, self._tasks, STREAMED,
+            tally.missing(),
+        )  # fmt: skip
 
     def examples(self) -> pa.Table:
         """Some rows that were held out, of every hour."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import FeatureSpec, SparseColumn, SpecError, TrainingRefused, encode_sparse
-from models.base import SequenceColumn
+from models.base import SPACE_COLUMN, PretrainedColumn, SequenceColumn
 from models.encoding import Encoder, Vocabulary
 
 SPEC = FeatureSpec(
@@ -49,6 +49,41 @@ def test_every_column_as_declared() -> None:
     assert rows.extra.tolist() == [[1], [0], [3]]
     assert rows.labels[[0, 2], 0].tolist() == [1.0, 0.0]
     assert np.isnan(rows.labels[1, 0])
+
+
+VECTORS = FeatureSpec(
+    dense=("x",), pretrained=(PretrainedColumn("node", 2, "mine"), PretrainedColumn("word", 1))
+)
+
+
+def vectors(node: list[list[float] | None], space: list[str | None]) -> pa.Table:
+    word = pa.array([[9.0]] * len(node), pa.list_(pa.float32(), 1))
+    columns = {
+        "x": pa.array([1.0] * len(node), pa.float32()),
+        "node": pa.array(node, pa.list_(pa.float32())),
+    }
+    return pa.table({**columns, "word": word, SPACE_COLUMN: pa.array(space, pa.string())})
+
+
+def test_pretrained_numbers_follow_the_dense_ones_as_they_are() -> None:
+    node = [[3.0, -4.0], None, [5.0, 6.0], [7.0, 8.0], [1.0, 2.0, 3.0]]
+    rows = Encoder(VECTORS).encode(vectors(node, ["mine", "mine", "other", None, "mine"]))
+    one = float(np.log(2.0))
+    assert rows.dense.shape == (5, VECTORS.numbers) == (5, 4)
+    assert np.allclose(rows.dense[0], [one, 3.0, -4.0, 9.0])
+    for row in rows.dense[1:]:  # null, two of another space, one of another width
+        assert np.array_equal(np.isnan(row), [False, True, True, False])
+    empty = Encoder(VECTORS).encode(vectors([], []))
+    assert empty.dense.shape == (0, 4)
+
+
+def test_a_table_without_its_space_or_with_an_infinite_number_is_refused() -> None:
+    table = vectors([[1.0, float("inf")]], ["mine"])
+    with pytest.raises(TrainingRefused, match="'node' holds 1 infinite"):
+        Encoder(VECTORS).encode(table)
+    with pytest.raises(SpecError, match=f"missing: {SPACE_COLUMN}"):
+        Encoder(VECTORS).encode(table.drop_columns([SPACE_COLUMN]))
+    assert VECTORS.columns == ("x", "node", "word", SPACE_COLUMN)
 
 
 def test_scoring_reads_neither_labels_nor_positions() -> None:
