@@ -2,6 +2,7 @@
 
     python benchmarks/kills.py --tries 100              # an hour or two on two cores
     python benchmarks/kills.py --seed 3 --only 17       # one try again
+    python benchmarks/kills.py --jobs embed_graph --tries 6
 
 The tries are those of tests/faults. Each prints one JSON line; the table is written after every
 try, to the file that ``--out`` names, by default benchmarks/results/kills.json. A try that lost
@@ -18,12 +19,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the tests are not installed
 
+from tests.faults.hourly import JOBS  # noqa: E402
 from tests.faults.kills import LostError, SmallStore, Try, jobs_of, planned  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kills.json"
@@ -109,16 +112,22 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=100, help="how many [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="which ones [%(default)s]")
     parser.add_argument("--only", type=int, metavar="N", help="only this one; writes no result")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the table [%(default)s]")
+    parser.add_argument("--out", type=Path, help=f"the table [{RESULTS}, unless --jobs is given]")
+    parser.add_argument(
+        "--jobs", nargs="+", choices=[job.name for job in JOBS],
+        help="the first --tries of these jobs alone; writes a result only where --out says so",
+    )  # fmt: skip
     arguments = parser.parse_args()
     only = arguments.only
-    numbers = range(arguments.tries) if only is None else [only]
+    every = (planned(arguments.seed, number) for number in count(0 if only is None else only))
+    wanted = (trial for trial in every if trial.job.name in (arguments.jobs or [trial.job.name]))
+    out = arguments.out or (None if arguments.jobs else RESULTS)
     lines: list[dict[str, Any]] = []
-    for line in made([planned(arguments.seed, number) for number in numbers]):
+    for line in made(list(islice(wanted, arguments.tries if only is None else 1))):
         print(json.dumps(line), flush=True)
         lines.append(line)
-        if only is None:
-            write(arguments.out, arguments.seed, lines)
+        if only is None and out is not None:
+            write(out, arguments.seed, lines)
     show(lines)
     return 1 if any(line["lost"] for line in lines) else 0
 

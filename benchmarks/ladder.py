@@ -239,14 +239,16 @@ def main() -> int:
     kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
         RESULTS.is_file()) else []  # fmt: skip
     for source in sources:
+        kept = [line for line in kept if line["quality"]["source"] != source]
         with stored(source, given.data) as rows:
             # Positions do not exist in KuaiRand: there is nothing for BiasNet to read.
             there = [n for n in names if " + " not in n or rows.curve is not None]
-            found = list(climb(rows, there))
-        kept = [line for line in kept if line["quality"]["source"] != source] + found
-        if names == every:
-            RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            picture(kept).savefig(PICTURE, dpi=80)
+            for line in climb(rows, there):
+                kept.append(line)
+                if names == every:
+                    RESULTS.write_text("".join(json.dumps(one) + "\n" for one in kept))
+    if names == every:
+        picture(kept).savefig(PICTURE, dpi=80)
     return 0
 
 

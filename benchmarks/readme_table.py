@@ -22,11 +22,11 @@ def shown(value: object) -> str:
 
 
 def bench() -> Iterator[str]:
-    """Every case beside its peer; policies and the ladder have tables of their own."""
+    """Every case beside its peer, but for those that have a table of their own."""
     yield "| case | Rankmill | peer | peer's | ratio | peak MB | date, machine |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for r in results():
-        if r["bench"] not in ("policies", "ladder"):
+        if r["bench"] not in TABLES:
             cells = (shown(r[key]) for key in ("ours", "peer", "theirs", "ratio", "ours_peak_mb"))
             case = f"{r['bench']} {r['case']} ({r['unit']})"
             yield f"| {case} | {' | '.join(cells)} | {r['date']}, {r['cores']} cores |"
@@ -67,10 +67,35 @@ def ladder() -> Iterator[str]:
         )
 
 
+def graph_features() -> Iterator[str]:
+    """What rankers gain by the graph, by the rows that are told."""
+    tasks = ("click", "long_view")
+    heads = (f"{task} {metric}" for metric in ("AUC", "NDCG@10") for task in tasks)
+    yield f"| rows | ranker | told | known | {' | '.join(heads)} |"
+    yield f"|{' --- |' * 8}"
+    cases: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for r in results("graph_features"):
+        q = r["quality"]
+        case = q["source"], f"{q['model']} + {q['variant']}", q["population"]
+        cases.setdefault(case, {})[q["task"]] = q
+    for (source, ranker, told), by_task in cases.items():
+        apart = (
+            "{:+.4f} [{:+.4f}, {:+.4f}]".format(*by_task[task][f"{metric}_difference"])
+            for metric in ("auc", "ndcg")
+            for task in tasks
+        )
+        click = by_task["click"]
+        rows = f"{told} ({click['rows']:,}) | {click['similarity_known']:.0%}"
+        yield f"| {source} | {ranker} | {rows} | {' | '.join(apart)} |"
+
+
+TABLES = {"policies": policies, "ladder": ladder, "graph_features": graph_features}
+
+
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    for name, table in (("bench", bench), ("policies", policies), ("ladder", ladder)):
+    for name, table in {"bench": bench, **TABLES}.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if start not in text:
             print(f"README.md has no place for {name}: put {start} and {end} where it shall stand")

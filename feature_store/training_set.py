@@ -9,6 +9,7 @@ A set with sequences is read as a stream, an hour at a time: its lists would fil
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -58,6 +59,7 @@ def training_set(
     windows: Mapping[str, int],
     service: FeatureService = _RANKING,
     labels: Sequence[str] = RECIPE_LABELS,
+    time_zone: str = "UTC",
 ) -> pa.Table:
     """Samples of hours [first, last] with the labels that are known at ``cut``.
 
@@ -65,15 +67,19 @@ def training_set(
         cut: hour; only outcomes that arrived before it are used, and what is still open there is
             null.
         windows: the source's declared actions with their attribution windows in seconds.
-        service: whose feature columns are read; its sequences are not.
+        service: whose feature columns and node embeddings are read; its sequences are not.
         labels: names in ``LABELS``.
+        time_zone: of the business day, before which node embeddings were made.
 
     Returns:
         The sample keys, the service's columns, ``hour`` and a ``label_<name>`` column per declared
-        label, in the order of the hours.
+        label, in the order of the hours; then the node embeddings.
     """
-    origin = lineage(store, first, last, cut)
-    recipe = Recipe(cut, service.name, service.columns(), windows, origin, tuple(labels))
+    origin = lineage(store, first, last, cut, replace(service, sequences=()), time_zone)
+    recipe = Recipe(
+        cut, service.name, service.columns(), windows, origin, tuple(labels), (),
+        service.vectors, service.similarities, time_zone,
+    )  # fmt: skip
     return build(store, recipe)
 
 

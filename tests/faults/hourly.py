@@ -1,4 +1,5 @@
-"""The hourly jobs on a small simulated store: what each makes of an hour, and how to take it away.
+"""The jobs on a small simulated store: what each makes of an hour, or of the business day that ends
+with it, and how to take that away.
 
 A job's state is what a reader could see of it, by name: the hour as its tables' completions and
 files say it, a model, an alias. Whatever happened to the job, its state is a part of the
@@ -29,13 +30,15 @@ HOUR = "2026-11-09T15"
 FIRST = hr.add(HOUR, -24)
 HOURS = 25
 RANKER = "gbdt_ranker"
+DATE = "2026-11-09"  # the business day, in Asia/Shanghai
+EMBEDDING = "metapath2vec"
 
 State = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the hour.
+    """A job of the hour, or of the day.
 
     Attributes:
         tables: what it commits.
@@ -55,6 +58,11 @@ class Job:
         """Whom a kill can strike."""
         return ("jvm", "python", "group") if self.spark else ("python", "group")
 
+    @property
+    def time(self) -> tuple[str, str]:
+        """The argument that says what it is to make."""
+        return ("--hour", HOUR)
+
     def model(self, _attempt: str) -> str | None:
         """The registered name to pass, for jobs on models."""
         return None
@@ -62,7 +70,7 @@ class Job:
     def command(self, run: Running, attempt: str = "", *, over_all: bool = False) -> list[str]:
         """Its command line for the hour, as the scheduler starts it; or for all hours."""
         name = self.model(attempt)
-        hours = ("--from-hour", FIRST, "--to-hour", HOUR) if over_all else ("--hour", HOUR)
+        hours = ("--from-hour", FIRST, "--to-hour", HOUR) if over_all else self.time
         arguments = [*hours, *(["--name", name] if name else [])]
         if self.spark:
             return run.submit(self.name, *arguments)
@@ -158,6 +166,43 @@ class Promotion(Job):
         } | alias
 
 
+class Graph(Job):
+    """It commits a day's edges under the last hour, and logs a page."""
+
+    @property
+    def time(self) -> tuple[str, str]:
+        return ("--date", DATE)
+
+    def left_over(self, run: Running) -> str | None:
+        """The day has one page, whatever earlier tries had begun."""
+        client = mlflow.MlflowClient(run.env["MLFLOW_TRACKING_URI"])
+        experiment = client.get_experiment_by_name("graph").experiment_id
+        pages = client.search_runs([experiment], f"tags.run_key LIKE 'graph:%:{DATE}'")
+        states = [page.info.status for page in pages]
+        return None if states == ["FINISHED"] else f"pages of the day: {states}"
+
+
+class Embedding(Job):
+    """It commits a day's vectors under the last hour, and registers them."""
+
+    @property
+    def time(self) -> tuple[str, str]:
+        return ("--date", DATE)
+
+    def withdraw(self, run: Running) -> None:
+        super().withdraw(run)
+        client = mlflow.MlflowClient(run.env["MLFLOW_TRACKING_URI"])
+        for version in run.registry.versions(EMBEDDING):
+            client.delete_model_version(EMBEDDING, str(version.version))
+
+    def state(self, run: Running, attempt: str = "") -> State:
+        tags = ("data_hour", "embedding_version", "feature_spec_sha", "run_key")
+        found = run.registry.versions(EMBEDDING)
+        texts = [" ".join(version.tags[tag] for tag in tags) for version in found]
+        versions = {"versions": " and ".join(texts)} if texts else {}
+        return super().state(run, attempt) | versions
+
+
 # In the order in which one needs the other over a range of hours.
 JOBS: tuple[Job, ...] = (
     Ingestion("ingest_events", ("events", "quarantine", *ENTITY_TABLES), ranged=True,
@@ -168,6 +213,8 @@ JOBS: tuple[Job, ...] = (
     Training("train_gbdt"),
     Job("evaluate", ("evaluations", "evaluation_groups")),
     Promotion("promote", ("promotions",)),
+    Graph("build_graph", ("edges",), True),
+    Embedding("embed_graph", ("node_embeddings",)),
 )  # fmt: skip
 
 

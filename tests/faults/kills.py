@@ -1,4 +1,4 @@
-"""Hourly jobs killed at random moments: what is seen then, and what a rerun leaves.
+"""Jobs killed at random moments: what is seen then, and what a rerun leaves.
 
 A try takes away what a job made of the last hour, starts the job as the scheduler would, kills it
 at a moment drawn from its whole duration, and waits until nothing of it runs. Of every table then

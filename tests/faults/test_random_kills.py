@@ -1,4 +1,4 @@
-"""Every hourly job killed at random moments: nothing in parts is seen, and a rerun is whole again.
+"""Jobs killed at random moments: nothing in parts is seen, and a rerun is whole again.
 
 Five kills of a seed; RANKMILL_FAULT_TRIES=N makes N of them, RANKMILL_FAULT_SEED=S others.
 `make bench-kills ARGS="--tries 100"` goes on after a loss and counts.

@@ -1,0 +1,272 @@
+"""What yesterday's graph adds to rankers (V3): the same rows, with and without what it says.
+
+    python benchmarks/graph_features.py --data ../shared/data      # both sources
+    python benchmarks/graph_features.py --source simulator
+
+Every business day's graph is built and embedded by Rankmill's own jobs, each day going on from the
+one before; a row has the vectors of the day before its own, so that the first day has none. Trees
+and MMOE are fitted without the graph, with the cosines of user and item and of user and room, and
+(MMOE) with the vectors of all three as well; the last day is told. KuaiRand: 25 to 30 April 2022
+are fitted on, 1 May told; the simulated market: two days and the third.
+
+Besides all rows, cold items (fewer than 10 impressions in 15 days before) and cold users (fewer
+than 5) are judged apart. Differences to the same model without the graph come with 95 % bootstrap
+intervals over ranking groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks are not installed
+
+from benchmarks.kuairand import CONFIG, TEST_DATE, store_of_the_week  # noqa: E402
+from feature_store import hours as hr  # noqa: E402
+from feature_store.embedding_sets import newest_space  # noqa: E402
+from feature_store.embedding_views import SIMILARITIES  # noqa: E402
+from feature_store.services import SERVICES  # noqa: E402
+from feature_store.sources.simulator import MarketConfig, write_simulation  # noqa: E402
+from feature_store.tables import HourWriter, Staged, Store  # noqa: E402
+from feature_store.training_set import training_set  # noqa: E402
+from jobs.build_graph import build  # noqa: E402
+from jobs.support.arguments import job_parser  # noqa: E402
+from jobs.support.deep_features import deep_spec  # noqa: E402
+from jobs.support.embeddings import configured, node_rows  # noqa: E402
+from jobs.support.fencing import claim  # noqa: E402
+from jobs.support.session import spark_session  # noqa: E402
+from jobs.support.settings import Settings, load_settings  # noqa: E402
+from jobs.support.training import held_out  # noqa: E402
+from models import MODELS, FeatureSpec  # noqa: E402
+from models.gbdt import GBDTConfig, GBDTRanker  # noqa: E402
+from models.graph.heterograph import EDGE_COLUMNS  # noqa: E402
+from models.metapath2vec import Metapath2Vec  # noqa: E402
+from models.metrics import auc, group_codes, ndcg_at_k, paired_bootstrap  # noqa: E402
+
+RESULTS: Final = ROOT / "benchmarks" / "results" / "graph_features.jsonl"
+TASKS: Final = ("click", "long_view")
+WITHOUT, COSINES, VECTORS = "without", "similarities", "similarities and vectors"
+MMOE: Final = {"epochs": 4, "batch_size": 1024, "patience": 2,
+               "tasks": {**{task: {} for task in TASKS},
+                         "stay": {"kind": "log_value", "weight": 0.2, "score": 0.0}}}  # fmt: skip
+SIMULATED_HOURS: Final = 72
+COLD: Final = {"cold items": ("item_impression_15d", 10), "cold users": ("user_impression_15d", 5)}
+RESAMPLES: Final = 500
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a source with everything that the graph says of them, and what MMOE reads."""
+
+    source: str
+    train: pa.Table
+    test: pa.Table
+    spec: FeatureSpec
+
+
+@contextlib.contextmanager
+def prepared(source: str, data: Path) -> Iterator[Rows]:
+    """Rows through Rankmill's own jobs, the graph of every day before the last embedded."""
+    with tempfile.TemporaryDirectory(prefix="rankmill-bench-") as scratch:
+        config, folder, tested = "kuairand", data / "kuairand", TEST_DATE
+        if source == "simulator":
+            market = replace(MarketConfig(), start="2026-11-08T16")  # three days in UTC+8
+            config, folder, tested = "demo", Path(scratch) / "market", "2026-11-11"
+            write_simulation(market, folder, SIMULATED_HOURS, lambda *_: None, processes=2)
+        arguments = ["--config", str(ROOT / "conf" / f"{config}.yaml"), "--data", str(folder)]
+        settings = load_settings(job_parser("bench", "", "").parse_args(arguments))
+        opened = settings.open_source()
+        first, last = opened.span()
+        test = [h for h in hr.date_hours(tested, opened.time_zone) if first <= h <= last]
+        with store_of_the_week(first, last, settings) as store:
+            embed_days(store, settings, first, hr.add(test[0], -1))
+            yield rows_of(source, store, settings, first, test, last)
+
+
+def rows_of(
+    source: str, store: Store, settings: Settings, first: str, test: list[str], last: str
+) -> Rows:
+    opened, service = settings.open_source(), SERVICES["deep_graph_ranking"]
+    windows, zone = opened.windows, opened.time_zone
+    before = hr.add(test[0], -1)
+    train = training_set(store, first, before, test[0], windows, service, time_zone=zone)
+    told = training_set(
+        store, test[0], test[-1], hr.add(last, 1), windows, service, time_zone=zone
+    )  # fmt: skip
+    space = newest_space(store, store.readable_hours("node_embeddings", first, before), None)
+    labels = [f"label_{task}" for task in MMOE["tasks"]]
+    return Rows(source, train, told, deep_spec(service, labels, settings.pretrain, space))
+
+
+def embed_days(store: Store, settings: Settings, first: str, last: str) -> None:
+    """Commit the vectors of every business day in [first, last]."""
+    zone = settings.open_source().time_zone
+    days = sorted({hr.day_of(hour, zone).isoformat() for hour in hr.hour_range(first, last)})
+    earlier: Metapath2Vec | None = None
+    with spark_session("bench", settings.spark) as spark:
+        for day in days:
+            hour = hr.date_hours(day, zone)[-1]
+            build(spark, store, settings, day, claim(store, "build_graph", [hour], "bench"), False)
+            model = configured(settings)
+            edges = store.read("edges", [hour], EDGE_COLUMNS)
+            report = model.fit_edges(edges, day, earlier)
+            staged, part = Staged("node_embeddings"), HourWriter(store, "node_embeddings", hour)
+            part.write(node_rows(model, hour))
+            part.close(staged)
+            store.commit(staged, claim(store, "embed_graph", [hour], "bench"))
+            print(f"[{day}] {len(model.nodes):,} vectors of {edges.num_rows:,} edges in space "
+                  f"{model.embedding_version}, {report.seconds:.1f} s", flush=True)  # fmt: skip
+            earlier = model
+
+
+def reduced(spec: FeatureSpec, variant: str) -> FeatureSpec:
+    """``spec`` with what a variant reads of the graph."""
+    names = {one.name for one in SIMILARITIES}
+    dense = spec.dense if variant != WITHOUT else tuple(c for c in spec.dense if c not in names)
+    return replace(spec, dense=dense, pretrained=spec.pretrained if variant == VECTORS else ())
+
+
+def fitted(family: str, variant: str, rows: Rows, seed: int) -> Any:
+    held = pa.array(held_out(rows.train["group_id"]))
+    train, valid = rows.train.filter(pc.invert(held)), rows.train.filter(held)
+    spec = reduced(rows.spec, variant)
+    if family == "gbdt":
+        of_trees = FeatureSpec(
+            dense=spec.dense, sparse=tuple(c for c in spec.sparse if not c.name.endswith("_id")),
+            labels=tuple(f"label_{task}" for task in TASKS),
+        )  # fmt: skip
+        config = GBDTConfig.from_dict({"tasks": list(TASKS), **CONFIG, "seed": seed})
+        trees = GBDTRanker(config, of_trees)
+        trees.fit(train, valid)
+        return trees
+    kind: Any = MODELS[family]
+    model = kind.build({**MMOE, "seed": seed}, replace(spec, sequences=()))
+    model.fit(train, valid)
+    return model
+
+
+def populations(test: pa.Table) -> dict[str, np.ndarray]:
+    """Masks of the rows that are judged together."""
+    found = {"all": np.ones(len(test), bool)}
+    for name, (column, fewer) in COLD.items():
+        found[name] = pc.fill_null(test[column], 0).to_numpy() < fewer
+    return found
+
+
+def auc_interval(
+    labels: np.ndarray, ours: np.ndarray, base: np.ndarray, groups: np.ndarray, seed: int
+) -> list[float]:
+    """AUC of ``ours`` minus that of ``base`` with its 95 % interval, groups drawn again."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(groups.max() + 2))
+    drawn = []
+    for _ in range(RESAMPLES):
+        picked = rng.integers(0, len(starts) - 1, len(starts) - 1)
+        sizes = starts[picked + 1] - starts[picked]
+        offsets = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = order[np.arange(int(sizes.sum())) - offsets + np.repeat(starts[picked], sizes)]
+        drawn.append(auc(labels[rows], ours[rows]) - auc(labels[rows], base[rows]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return [float(auc(labels, ours) - auc(labels, base)), float(low), float(high)]
+
+
+def judged(
+    rows: Rows, family: str, variant: str, scores: dict[str, np.ndarray],
+    base: dict[str, np.ndarray], seconds: float, seeds: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """A line for every task and population."""
+    for task in TASKS:
+        column = rows.test[f"label_{task}"]
+        mature = pc.is_valid(column).to_numpy()
+        for name, mask in populations(rows.test).items():
+            kept = mask & mature
+            told = column.filter(pa.array(kept)).to_numpy()
+            labels = (told > 0).astype(np.float64)
+            groups = rows.test["group_id"].filter(pa.array(kept))
+            mine, other = scores[task][kept], base[task][kept]
+            by_group = [ndcg_at_k(labels, s, groups, 10).values for s in (mine, other)]
+            apart = paired_bootstrap(by_group[0] - by_group[1], seed=7)
+            ndcg = [float(np.nanmean(values)) for values in by_group]
+            codes = np.asarray(group_codes(groups))
+            yield {
+                "bench": "graph_features",
+                "case": f"{rows.source}: {family} {variant}, {task}, {name}",
+                "ours": round(ndcg[0], 5), "peer": f"{family} without the graph",
+                "peer_version": "same run", "theirs": round(ndcg[1], 5), "unit": "ndcg_at_10",
+                "ratio": round(ndcg[0] / ndcg[1], 4), "ours_peak_mb": None, "theirs_peak_mb": None,
+                "quality": {
+                    "source": rows.source, "model": family, "variant": variant, "task": task,
+                    "population": name, "rows": int(kept.sum()),
+                    "groups": int(np.isfinite(by_group[0]).sum()),
+                    "ndcg_difference": [round(float(value), 5) for value in apart],
+                    "auc": [round(float(auc(labels, s)), 5) for s in (mine, other)],
+                    "auc_difference": [
+                        round(v, 5) for v in auc_interval(labels, mine, other, codes, 7)
+                    ],
+                    "similarity_known": round(1 - rows.test.filter(pa.array(kept))[
+                        SIMILARITIES[0].name].null_count / max(int(kept.sum()), 1), 4),
+                    "train_seconds": round(seconds, 1),
+                },
+                "repetitions": seeds, "cores": os.cpu_count(),
+                "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            }  # fmt: skip
+
+
+def compared(rows: Rows, seeds: int) -> Iterator[dict[str, Any]]:
+    """Every family and variant; probabilities are means over the seeds."""
+    print(f"[{rows.source}] train {rows.train.num_rows:,} rows, test {rows.test.num_rows:,}")
+    for family, variants in (("gbdt", (COSINES,)), ("mmoe", (COSINES, VECTORS))):
+        base: dict[str, np.ndarray] = {}
+        for variant in (WITHOUT, *variants):
+            began = time.monotonic()
+            found = [
+                fitted(family, variant, rows, seed).predict(rows.test)
+                for seed in range(1, seeds + 1)
+            ]
+            scores = {task: np.mean([one[task] for one in found], axis=0) for task in TASKS}
+            seconds = (time.monotonic() - began) / seeds
+            if variant == WITHOUT:
+                base = scores
+                continue
+            yield from judged(rows, family, variant, scores, base, seconds, seeds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--source", choices=("kuairand", "simulator"), help="only this one")
+    parser.add_argument("--seeds", type=int, default=3, help="fits that are averaged [%(default)s]")
+    given = parser.parse_args()
+    sources = [given.source] if given.source else ["kuairand", "simulator"]
+    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
+        RESULTS.is_file()) else []  # fmt: skip
+    for source in sources:
+        kept = [line for line in kept if line["quality"]["source"] != source]
+        with prepared(source, given.data) as rows:
+            for line in compared(rows, given.seeds):
+                print(json.dumps(line), flush=True)
+                kept.append(line)
+        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
