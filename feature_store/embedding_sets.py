@@ -19,13 +19,16 @@ from feature_store.embedding_views import (
     SPACE,
     EmbeddingView,
     Similarity,
+    embedding_views,
 )
 from feature_store.tables import Store, StoreError
+from feature_store.windows import timestamps
 
 __all__ = [
     "TABLE",
     "Beside",
     "Space",
+    "beside_keys",
     "embedding_hour",
     "embedding_hours",
     "newest_space",
@@ -93,6 +96,20 @@ def with_embeddings(
     return rows
 
 
+def beside_keys(
+    store: Store, keys: Mapping[str, pa.Array], as_of: npt.NDArray[np.int64],
+    views: Sequence[str], similarities: Sequence[str], time_zone: str,
+) -> dict[str, pa.Array]:  # fmt: skip
+    """The columns of :class:`Beside` for ``keys`` as of some instants (microseconds), from every
+    day that is embedded."""
+    rows, hours = pa.table({**keys, "as_of": timestamps(as_of)}), []
+    if len(as_of) and (views or similarities):
+        ends = timestamps(np.array([as_of.min(), as_of.max()])).to_pylist()
+        first, last = (embedding_hour(hr.hour_of(end), time_zone) for end in ends)
+        hours = store.readable_hours(TABLE, first, last)
+    return Beside(store, rows, views, similarities, hours=hours, time_zone=time_zone).columns()
+
+
 class Beside:
     """The vectors and similarities of some rows, those of the day before each row's ``as_of``.
 
@@ -116,8 +133,7 @@ class Beside:
     ) -> None:  # fmt: skip
         self._views = _declared("embedding views", views, {v.name: v for v in EMBEDDING_VIEWS})
         self._cosines = _declared("similarities", similarities, {s.name: s for s in SIMILARITIES})
-        ends = (end for one in self._cosines for end in (one.left, one.right))
-        needed = {view.name: view for view in (*self._views, *ends)}
+        needed = {view.name: view for view in embedding_views(views, similarities)}
         self._day = np.full(rows.num_rows, -1)  # of which day a row's vectors are; -1 of none
         self._places = {name: np.full(rows.num_rows, -1) for name in needed}
         self._days: list[_Vectors] = []

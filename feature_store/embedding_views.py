@@ -6,6 +6,7 @@ that arrived after it. Adding a node's vector or a similarity is one entry below
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ __all__ = [
     "SPACE",
     "EmbeddingView",
     "Similarity",
+    "embedding_views",
 ]
 
 SPACE: Final = "embedding_version"
@@ -59,3 +61,10 @@ SIMILARITIES: Final[tuple[Similarity, ...]] = (
     Similarity("user_item_similarity", _USER, _ITEM, "how near the item is to the user"),
     Similarity("user_room_similarity", _USER, _ROOM, "how near the room is to the user"),
 )
+
+
+def embedding_views(vectors: Sequence[str], similarities: Sequence[str]) -> list[EmbeddingView]:
+    """The views behind the named vectors and both ends of the named similarities, each once."""
+    compared = [one for one in SIMILARITIES if one.name in similarities]
+    ends = {end.name for one in compared for end in (one.left, one.right)}
+    return [view for view in EMBEDDING_VIEWS if view.name in ends or view.name in vectors]

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours as hr
+from feature_store.embedding_sets import beside_keys
 from feature_store.lookups import attributes, behaviour, derived_key
 from feature_store.schemas import TIMESTAMP
 from feature_store.services import FeatureService
@@ -58,7 +59,7 @@ def get_historical_features(
 
     Returns:
         One row per input row, in its order: its columns, then the feature columns in the service's
-        order, float32 and string.
+        order, float32 and string, and its node embeddings of the day before.
 
     Raises:
         FrameError: for columns that are missing, of another type, or named as a feature.
@@ -78,38 +79,51 @@ def get_historical_features(
             found[name] = pc.cast(_CLOCK[name](local), pa.float32())
         elif name not in frame.column_names:
             found[name] = texts[name]
-    return _with_features(frame, service, found)
+    found |= beside_keys(store, texts, as_of, service.vectors, service.similarities, time_zone)
+    return _with_features(frame, found, service)
 
 
 def newest_features(
-    store: Store, keys: Any, service: FeatureService, as_of: str | None = None
-) -> pa.Table:
+    store: Store, keys: Any, service: FeatureService, as_of: str | None = None, *,
+    time_zone: str | None = None,
+) -> pa.Table:  # fmt: skip
     """``keys`` with the newest published features of ``service``, for a reader that serves.
 
     Args:
         keys: the key columns of the service as texts, and whatever else is to stand beside.
         as_of: the hour at whose start the features are read; by default the newest at whose start
             all of the service's views were published. Training never reads by default.
+        time_zone: the business time zone; needed by a service with node embeddings, which are
+            those of the day before ``as_of``.
 
     Returns:
         One row per input row, in its order: its columns, ``as_of`` (the instant at which the
         features are valid, one for all rows), then the features of the service's views and
-        attributes. The request columns are the request's to add.
+        attributes, and its node embeddings. The request columns are the request's to add.
 
     Raises:
-        FrameError: for columns that are missing, of another type, or named as a feature.
+        FrameError: for columns that are missing, of another type, or named as a feature, and for
+            node embeddings without a time zone.
         StoreError: when nothing is published, or not yet for ``as_of``.
     """
     frame = keys if isinstance(keys, pa.Table) else _from_pandas(keys)
     _check_frame(frame, service, service.key_columns())
     if "as_of" in frame.column_names:
         raise FrameError("the frame has a column 'as_of'; drop or rename it")
+    if time_zone is None and (service.vectors or service.similarities):
+        raise FrameError(
+            f"feature service {service.name!r} reads node embeddings of the day before; "
+            "pass time_zone, the business time zone"
+        )
     hour = hr.parse(as_of) if as_of is not None else _newest_hour(store, service)
     instant = int(hr.start_of(hour).timestamp()) * 1_000_000
     times = np.full(frame.num_rows, instant, np.int64)
     texts = _keys(store, frame, service.key_columns(), times)
     found = _features(store, texts, service, times)
-    return _with_features(frame.append_column("as_of", timestamps(times)), service, found)
+    found |= beside_keys(
+        store, texts, times, service.vectors, service.similarities, time_zone or "UTC"
+    )
+    return _with_features(frame.append_column("as_of", timestamps(times)), found, service)
 
 
 def _from_pandas(frame: Any) -> pa.Table:
@@ -117,9 +131,9 @@ def _from_pandas(frame: Any) -> pa.Table:
 
 
 def _with_features(
-    frame: pa.Table, service: FeatureService, found: Mapping[str, pa.Array]
+    frame: pa.Table, found: Mapping[str, pa.Array], service: FeatureService
 ) -> pa.Table:
-    for name in service.columns():
+    for name in (*service.columns(), *service.embedding_columns()):
         if name in found:
             frame = frame.append_column(name, found[name])
     return frame
@@ -139,7 +153,8 @@ def _check_frame(
             f"feature service {service.name!r} needs the columns {missing}, and the frame has "
             f"{frame.column_names}; add them, null where a row has none"
         )
-    taken = sorted((set(service.columns()) & there) - {*texts, *others})
+    features = {*service.columns(), *service.embedding_columns()}
+    taken = sorted((features & there) - {*texts, *others})
     if taken:
         raise FrameError(f"the frame has columns named as features, {taken}; drop or rename them")
     for key in texts:

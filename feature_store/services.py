@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from feature_store.embedding_views import EMBEDDING_VIEWS, SIMILARITIES
+from feature_store.embedding_views import (
+    EMBEDDING_VIEWS,
+    SIMILARITIES,
+    SPACE,
+    embedding_views,
+)
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.views import (
     ATTRIBUTES,
@@ -121,10 +126,17 @@ class FeatureService:
         """Every feature column: the categorical ones, then the dense."""
         return (*(name for name, _ in self.sparse()), *self.dense())
 
+    def embedding_columns(self) -> tuple[str, ...]:
+        """What is read of node embeddings: vectors, their space if there are any, similarities."""
+        space = (SPACE,) if self.vectors else ()
+        return (*self.vectors, *space, *self.similarities)
+
     def key_columns(self) -> tuple[str, ...]:
         """The key columns that a request needs, each once."""
         behaviour = (key for view in self.feature_views() for key in view.keys)
-        return tuple(dict.fromkeys((*behaviour, *(v.key for v in self.attribute_views()))))
+        attributes = (view.key for view in self.attribute_views())
+        nodes = (view.key for view in embedding_views(self.vectors, self.similarities))
+        return tuple(dict.fromkeys((*behaviour, *attributes, *nodes)))
 
     def _chosen(self) -> frozenset[str]:
         behaviour = (column for view in self.feature_views() for column in self.served(view))

@@ -23,6 +23,7 @@ from feature_store.embedding_sets import (
     with_embeddings,
 )
 from feature_store.embedding_views import EMBEDDING_VIEWS, SIMILARITIES, SPACE
+from feature_store.historical import FrameError, get_historical_features, newest_features
 from feature_store.schemas import NODE_EMBEDDINGS, TIMESTAMP, optional
 from feature_store.services import FeatureService, ServiceError
 from feature_store.tables import HourWriter, Staged, Store, StoreError, Writer
@@ -103,7 +104,9 @@ instants = st.integers(0, 24 * 6).map(
 numbers = st.one_of(st.none(), st.integers(0, 4))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(instants, st.integers(0, 4), numbers, numbers), max_size=12))
 def test_a_row_has_the_vectors_of_the_day_before_and_no_others(
     store: Store, rows: list[tuple[dt.datetime, int, int | None, int | None]]
@@ -179,3 +182,26 @@ def test_what_is_not_declared_is_refused_by_name(store: Store) -> None:
         with_embeddings(store, samples([]), [], ["dream"], hours=[], time_zone=ZONE)
     with pytest.raises(ServiceError, match="similarities"):
         FeatureService("mine", "", "me", similarities=("dream",))
+
+
+def test_history_and_the_newest_features_say_the_same(store: Store) -> None:
+    service = FeatureService("near", "", "me", vectors=tuple(VIEWS), similarities=tuple(COSINES))
+    hour = hr.add(last_hour("2026-11-10"), 1)
+    moment = hr.start_of(hour)
+    rows = samples([(moment, 0, 1, None), (moment, 1, 3, 2)])
+    wanted = with_embeddings(
+        store, rows, VIEWS, COSINES, hours=[last_hour("2026-11-10")], time_zone=ZONE
+    ).select([*VIEWS, SPACE, *COSINES])
+    keys = rows.drop_columns(["as_of"])
+    later = pa.array([moment + dt.timedelta(minutes=59)] * 2, TIMESTAMP)
+    asked = keys.append_column("event_time", later)
+    history = get_historical_features(store, asked, service, time_zone=ZONE)
+    assert history.select(wanted.column_names).equals(wanted)
+    newest = newest_features(store, keys, service, hour, time_zone=ZONE)
+    assert newest.select(wanted.column_names).equals(wanted)
+    with pytest.raises(FrameError, match="pass time_zone"):
+        newest_features(store, keys, service, hour)
+    empty = get_historical_features(store, asked.slice(0, 0), service, time_zone=ZONE)
+    assert empty.schema.equals(history.schema)
+    with pytest.raises(FrameError, match=r"needs the columns \['room_id'\]"):
+        get_historical_features(store, asked.drop_columns(["room_id"]), service, time_zone=ZONE)
