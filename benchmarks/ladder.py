@@ -206,12 +206,12 @@ def climb(rows: Rows, names: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def picture(lines: list[dict[str, Any]]) -> Figure:
-    """NDCG@10 minus that of the trees with its interval, a panel a source and task."""
+    """NDCG@10 minus that of the trees with its interval, a row a source, a panel a task."""
     panels = sorted({(r["quality"]["source"], r["quality"]["task"]) for r in lines})
-    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
-    for axes, (source, task) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
+    rows = len(panels) // len(TASKS)
+    figure = Figure(figsize=(12, 3.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, len(TASKS), squeeze=False)
+    for axes, (source, task) in zip(grid.flat, panels, strict=True):
         mine = [r["quality"] for r in lines
                 if (r["quality"]["source"], r["quality"]["task"]) == (source, task)]  # fmt: skip
         mean, low, high = (np.array([q["difference"][i] for q in mine]) for i in range(3))
