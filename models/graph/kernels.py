@@ -253,15 +253,16 @@ def group_loss(
 
 @compiled
 def _near(
-    walks: Nodes, number: int, place: int, wide: Any, last: Any, theirs: int, contexts: Nodes
-) -> int:
+    walks: Nodes, number: int, place: int, wide: Any, shift: Any, last: Any, theirs: int,
+    contexts: Nodes,
+) -> int:  # fmt: skip
     """Put the nodes at most ``wide`` from a place that are in part ``theirs`` in ``contexts``."""
     found = 0
     for other in range(max(place - wide, 0), min(place + wide + 1, walks.shape[1])):
         near = walks[number, other]
         if near < 0:
             break
-        if other != place and near & last == theirs:
+        if other != place and (near >> shift) & last == theirs:
             contexts[found] = near
             found += 1
     return found
@@ -313,6 +314,7 @@ def train_block(
     mine: int,
     theirs: int,
     parts: int,
+    shift: int,
     inner: Vectors,
     outer: Vectors,
     kinds: npt.NDArray[np.uint8],
@@ -327,8 +329,8 @@ def train_block(
     """Skip-gram over the pairs of ``walks`` (W, L) with a center in part ``mine`` and a context in
     part ``theirs``.
 
-    A node's part is its number modulo ``parts``, a power of two. Blocks that share neither part
-    share no vector: they run side by side and leave what they leave one after another.
+    Nodes are dealt to ``parts``, a power of two, in stretches of 2 ** ``shift``. Blocks that share
+    neither part share no vector: they run side by side and leave what they leave one after another.
 
     Args:
         inner, outer: (N, D) vectors as center and as context, trained in place.
@@ -341,7 +343,7 @@ def train_block(
     Returns:
         The loss of one in 32 centers with a context, summed; their pairs; and all pairs.
     """
-    last = np.int32(parts - 1)
+    last, stretch = np.int32(parts - 1), np.int32(shift)
     contexts = np.empty(2 * window, dtype=np.int32)
     drawn = np.empty(negatives, dtype=np.int32)
     kept = np.empty(inner.shape[1], dtype=inner.dtype)
@@ -357,10 +359,10 @@ def train_block(
             if node < 0:
                 break
             widths += _GOLDEN
-            if node & last != mine:
+            if (node >> stretch) & last != mine:
                 continue
             wide = 1 + np.int64(((mix(widths) >> _TOP) * np.uint64(window)) >> _TOP)
-            found = _near(walks, number, place, wide, last, theirs, contexts)
+            found = _near(walks, number, place, wide, stretch, last, theirs, contexts)
             if found == 0:
                 continue
             state = mix(state + _GOLDEN)

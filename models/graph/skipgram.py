@@ -34,6 +34,9 @@ __all__ = ["Embedded", "SkipGramConfig", "Vectors", "Walker", "embed", "fresh_ve
 Vectors = npt.NDArray[np.float32]
 _TELL_SECONDS = 10.0
 _ROUNDS_AT_LEAST = 40  # the learning rate falls once a round
+_STRETCH = 6
+"""2 to this power nodes that follow one another belong to one part. Were they dealt one by one, a
+core would fetch ahead into rows that another writes, and two cores be slower than one."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,8 @@ def _noise(
     graph: HeteroGraph, walker: Walker, visits: npt.NDArray[np.int64], config: SkipGramConfig
 ) -> _Noise:
     kinds = graph.kinds() if config.typed_negatives else np.zeros(graph.size, dtype=np.uint8)
-    shares = kinds.astype(np.int64) * config.parts + np.arange(graph.size) % config.parts
+    parts = (np.arange(graph.size) >> _STRETCH) % config.parts
+    shares = kinds.astype(np.int64) * config.parts + parts
     # Every node that may be a context is noise, also where the counted walks missed it.
     there = np.concatenate([np.arange(r.start, r.stop) for r in map(graph.nodes, walker.types)])
     order = there[np.argsort(shares[there], kind="stable")]
@@ -294,7 +298,7 @@ def _round(
     def block(mine: int, theirs: int) -> tuple[float, int, int]:
         own = _seed(config.seed, 3 + mine * config.parts + theirs, number)
         return train_block(
-            walks, mine, theirs, config.parts, inner, outer, noise.kinds, noise.shares,
+            walks, mine, theirs, config.parts, _STRETCH, inner, outer, noise.kinds, noise.shares,
             noise.choices, config.window, config.negatives, config.noise_pool, rate,
             (windows, own),
         )  # fmt: skip

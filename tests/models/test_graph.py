@@ -156,6 +156,10 @@ def test_a_group_descends_the_loss_by_its_gradient() -> None:
         assert np.allclose((old - value) / rate, of.grad.numpy(), atol=1e-6)
 
 
+SHIFT = 1
+"""Two nodes that follow one another are of one part."""
+
+
 def plain_block(
     walks: Any, mine: int, theirs: int, parts: int, inner: Any, outer: Any, kinds: Any,
     noise: dict[tuple[int, int], tuple[int, int]], table: Any, window: int, negatives: int,
@@ -176,8 +180,8 @@ def plain_block(
             widths += STEP
             wide = 1 + ((mixed(widths) >> 32) * window >> 32)
             near = row[max(place - wide, 0) : place] + row[place + 1 : place + wide + 1]
-            contexts = [other for other in near if other % parts == theirs]
-            if node % parts != mine or not contexts:
+            contexts = [other for other in near if (other >> SHIFT) % parts == theirs]
+            if (node >> SHIFT) % parts != mine or not contexts:
                 continue
             told = []
             bits = state = mixed(state + STEP)
@@ -214,7 +218,7 @@ def test_a_block_is_what_a_plain_loop_makes_of_it(typed: bool) -> None:
     kinds = (np.arange(nodes) >= 7).astype(np.uint8) if typed else np.zeros(nodes, np.uint8)
     walks = rng.integers(0, nodes, (5, 9)).astype(np.int32)
     walks[3, 4:] = -1
-    shares = kinds.astype(int) * parts + np.arange(nodes) % parts
+    shares = kinds.astype(int) * parts + (np.arange(nodes) >> SHIFT) % parts
     order = np.argsort(shares, kind="stable").astype(np.int32)
     starts = np.searchsorted(shares[order], np.arange((kinds.max() + 1) * parts + 1))
     table = alias_tables(starts.astype(np.int64), order, rng.random(nodes) + 0.1)
@@ -232,8 +236,8 @@ def test_a_block_is_what_a_plain_loop_makes_of_it(typed: bool) -> None:
     plain = inner.copy(), outer.copy()
     for mine, theirs in ((0, 0), (1, 1), (0, 1), (1, 0)):
         seeds = np.uint64(11), np.uint64(mine + 40)
-        pairs = train_block(walks, mine, theirs, parts, inner, outer, kinds, starts, table, 3, 4,
-                            6, 0.05, seeds)[2]  # fmt: skip
+        pairs = train_block(walks, mine, theirs, parts, SHIFT, inner, outer, kinds, starts, table,
+                            3, 4, 6, 0.05, seeds)[2]  # fmt: skip
         assert pairs == plain_block(walks, mine, theirs, parts, *plain, kinds, rows, table, 3, 4,
                                     6, 0.05, (11, mine + 40))  # fmt: skip
     assert np.allclose(inner, plain[0], atol=1e-6)
