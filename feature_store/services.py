@@ -8,7 +8,7 @@ features and the check of what was served all mean the same columns by one name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from feature_store.embedding_views import (
@@ -152,43 +152,39 @@ def _keyed_by(key: str) -> Mapping[str, tuple[str, ...]]:
     }
 
 
+_RANKING: Final = FeatureService(
+    "ranking",
+    "Everything that is known of a user, what is shown to them, and the request.",
+    "ranking",
+    views=tuple(view.name for view in VIEWS),
+    attributes=tuple(view.entity for view in ATTRIBUTES),
+    request=REQUEST_COLUMNS,
+)
+_DEEP_RANKING: Final = replace(
+    _RANKING,
+    name="deep_ranking",
+    description="What `ranking` serves, and what users did and rooms offer, in order.",
+    sequences=tuple(view.name for view in SEQUENCE_VIEWS),
+)
+_NEAR: Final = tuple(one.name for one in SIMILARITIES)
+
 _DECLARED: Final = (
-    FeatureService(
-        "ranking",
-        "Everything that is known of a user, what is shown to them, and the request.",
-        "ranking",
-        views=tuple(view.name for view in VIEWS),
-        attributes=tuple(view.entity for view in ATTRIBUTES),
-        request=REQUEST_COLUMNS,
+    _RANKING,
+    _DEEP_RANKING,
+    replace(
+        _RANKING,
+        name="graph_ranking",
+        description="What `ranking` serves, and how near what is shown is to the user in "
+        "yesterday's graph.",
+        similarities=_NEAR,
     ),
-    FeatureService(
-        "deep_ranking",
-        "What `ranking` serves, and what users did and rooms offer, in order.",
-        "ranking",
-        views=tuple(view.name for view in VIEWS),
-        attributes=tuple(view.entity for view in ATTRIBUTES),
-        request=REQUEST_COLUMNS,
-        sequences=tuple(view.name for view in SEQUENCE_VIEWS),
-    ),
-    FeatureService(
-        "graph_ranking",
-        "What `ranking` serves, and how near what is shown is to the user in yesterday's graph.",
-        "ranking",
-        views=tuple(view.name for view in VIEWS),
-        attributes=tuple(view.entity for view in ATTRIBUTES),
-        request=REQUEST_COLUMNS,
-        similarities=tuple(one.name for one in SIMILARITIES),
-    ),
-    FeatureService(
-        "deep_graph_ranking",
-        "What `deep_ranking` serves, with the nodes' vectors and similarities of the day before.",
-        "ranking",
-        views=tuple(view.name for view in VIEWS),
-        attributes=tuple(view.entity for view in ATTRIBUTES),
-        request=REQUEST_COLUMNS,
-        sequences=tuple(view.name for view in SEQUENCE_VIEWS),
+    replace(
+        _DEEP_RANKING,
+        name="deep_graph_ranking",
+        description="What `deep_ranking` serves, with the nodes' vectors and similarities of the "
+        "day before.",
         vectors=tuple(view.name for view in EMBEDDING_VIEWS),
-        similarities=tuple(one.name for one in SIMILARITIES),
+        similarities=_NEAR,
     ),
     FeatureService(
         "item_statistics",

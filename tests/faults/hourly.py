@@ -125,11 +125,7 @@ class Validation(Job):
 
     def left_over(self, run: Running) -> str | None:
         """The hour has one page, whatever earlier tries had begun."""
-        client = mlflow.MlflowClient(run.env["MLFLOW_TRACKING_URI"])
-        experiment = client.get_experiment_by_name("gates").experiment_id
-        pages = client.search_runs([experiment], f"tags.run_key LIKE 'gates:%:{HOUR}:{HOUR}'")
-        states = [page.info.status for page in pages]
-        return None if states == ["FINISHED"] else f"pages of the hour: {states}"
+        return not_one_page(run, "gates", f"{HOUR}:{HOUR}")
 
 
 class Training(Job):
@@ -175,11 +171,7 @@ class Graph(Job):
 
     def left_over(self, run: Running) -> str | None:
         """The day has one page, whatever earlier tries had begun."""
-        client = mlflow.MlflowClient(run.env["MLFLOW_TRACKING_URI"])
-        experiment = client.get_experiment_by_name("graph").experiment_id
-        pages = client.search_runs([experiment], f"tags.run_key LIKE 'graph:%:{DATE}'")
-        states = [page.info.status for page in pages]
-        return None if states == ["FINISHED"] else f"pages of the day: {states}"
+        return not_one_page(run, "graph", DATE)
 
 
 class Embedding(Job):
@@ -216,6 +208,15 @@ JOBS: tuple[Job, ...] = (
     Graph("build_graph", ("edges",), True),
     Embedding("embed_graph", ("node_embeddings",)),
 )  # fmt: skip
+
+
+def not_one_page(run: Running, experiment: str, name: str) -> str | None:
+    """What pages of ``name`` there are, unless it is a single finished one."""
+    client = mlflow.MlflowClient(run.env["MLFLOW_TRACKING_URI"])
+    number = client.get_experiment_by_name(experiment).experiment_id
+    pages = client.search_runs([number], f"tags.run_key LIKE '{experiment}:%:{name}'")
+    states = [page.info.status for page in pages]
+    return None if states == ["FINISHED"] else f"pages of {name}: {states}"
 
 
 def digest(rows: pa.Table) -> str:
