@@ -199,7 +199,7 @@ def promote(
     Intent, alias and done happen under one lock, so that promoters cannot interleave.
     """
     stage = f"{JOB}:{name}"
-    writer = claim(store, stage, ["alias"], token)
+    writer = claim(store, stage, promotions.ALIASES, token)
     summary = Summary(JOB, [hour])
     registry = Registry(settings.tracking())
     if is_embedding(name):
@@ -216,7 +216,7 @@ def promote(
             raise RefusedError(f"{name} has no version of hour {hour}. Run: {chosen.command}")
     summary.model = {"name": name, "version": candidate.version}
     summary.mlflow_run_url = registry.run_url(candidate.run_id)
-    with store.ledger.holding(stage, ["alias"], writer.token):
+    with store.ledger.holding(stage, promotions.ALIASES, writer.token):
         _reconcile(store, registry, name)
         known = promotions.decision(store, name, hour, str(candidate.version))
         made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation)
@@ -260,15 +260,14 @@ def rollback(store: Store, settings: Settings, name: str, hour: str, token: str)
         RefusedError: when there is none to go back to.
     """
     stage = f"{JOB}:{name}"
-    writer = claim(store, stage, ["alias"], token)
+    writer = claim(store, stage, promotions.ALIASES, token)
     registry = Registry(settings.tracking())
-    with store.ledger.holding(stage, ["alias"], writer.token):
+    with store.ledger.holding(stage, promotions.ALIASES, writer.token):
         _reconcile(store, registry, name)
-        done = [row for row in promotions.history(store, name) if row["stage"] == "done"]
-        moves = [row for row in done if row["action"] != "keep" and row["previous"] is not None]
-        if not moves:
+        move = promotions.last_move(store, name)
+        if move is None:
             raise RefusedError(f"{name} never had another champion; there is nothing to go back to")
-        back = moves[-1]["previous"]
+        back = move["previous"]
         row = {
             "decision_id": f"{name}|{hour}|rollback|{token}",
             "hour": hour,
@@ -276,8 +275,8 @@ def rollback(store: Store, settings: Settings, name: str, hour: str, token: str)
             "action": "rollback",
             "version": back,
             "champion": back,
-            "previous": moves[-1]["champion"],
-            "reason": f"rolled back by hand from version {moves[-1]['champion']}",
+            "previous": move["champion"],
+            "reason": f"rolled back by hand from version {move['champion']}",
             "evidence": {},
         }
         promotions.append(store, row, "intent")
