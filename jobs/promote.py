@@ -124,6 +124,19 @@ def _evidence(
     )  # fmt: skip
 
 
+def _require_judged(store: Store, candidate: Version, hour: str, evaluation: str) -> None:
+    """Refuse a candidate that was not judged itself: what is pooled of earlier ones, or of another
+    version of the hour, says nothing of it."""
+    rows = store.read("evaluations", [hour], where={"evaluation": evaluation})
+    mine = pc.and_(pc.equal(rows["name"], candidate.name), pc.equal(rows["role"], "candidate"))
+    name, number = candidate.name, str(candidate.version)
+    if number not in rows.filter(mine)["version"].to_pylist():
+        raise RefusedError(
+            f"{name} version {number} was not judged at {hour} ({evaluation}). "
+            f"Run: evaluate.py --name {name} --hour {hour} --evaluation {evaluation}"
+        )
+
+
 def _mechanical(tracking_uri: str, version: Version) -> str | None:
     """What is wrong with a version when a fresh process loads and scores it; None when nothing."""
     command = [
@@ -165,7 +178,11 @@ def _judged(
     hour: str,
     evaluation: str,
 ) -> tuple[bool, str, dict[str, float], str | None]:
-    """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment."""
+    """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment.
+
+    Raises:
+        RefusedError: for one that would replace a champion and was not judged.
+    """
     name = candidate.name
     current = promotions.champion_before(store, name, hour)
     wrong = _mechanical(settings.tracking(), candidate)
@@ -180,6 +197,8 @@ def _judged(
         return False, reason, {}, current
     if is_embedding(name):
         return True, "it loads, and has seen more; what ranks with it is judged", {}, current
+    if current is not None:
+        _require_judged(store, candidate, hour, evaluation)
     label = settings.evaluation.labels[0]
     pool_hours = settings.promotion.pool_hours
     evidence = _evidence(store, name, hour, label, pool_hours, evaluation)
