@@ -37,6 +37,7 @@ from models.base import (
     write_json,
 )
 from models.boosting import Labels, Watch, mature_labels, with_labels
+from models.leaf_layout import LeafLayout
 
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
@@ -345,7 +346,8 @@ class GBDTRanker(Ranker):
         return total
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json``, ``feature_spec.json`` and ``boosters/<task>.txt``."""
+        """Write ``config.json``, ``feature_spec.json``, ``boosters/<task>.txt`` and, for those who
+        read leaves, ``leaves.json``: it follows from the boosters, and is not loaded."""
         (folder / _BOOSTERS).mkdir(parents=True, exist_ok=True)
         for task in self.tasks:
             path = folder / _BOOSTERS / f"{task}.txt"
@@ -359,6 +361,8 @@ class GBDTRanker(Ranker):
                 "tree_version": self.tree_version,
             },
         )
+        texts = {task: self._text(task) for task in self.tasks}
+        LeafLayout.of(self.tree_version, texts).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
