@@ -100,7 +100,7 @@ def _fit_and_register(
     progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
     model = GBDTRanker(GBDTConfig.from_dict(chosen.config), chosen.spec)
     report = model.fit(rows, held, lambda message: progress(JOB, message))
-    training = Provenance.of(recipe, table, model.tasks)
+    training = Provenance.of(recipe, table, chosen.tasks)
     summary.details = {
         "rounds": dict(report.rounds),
         "immature": dict(report.immature),

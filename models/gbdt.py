@@ -7,10 +7,8 @@ columns; the bins are made once and serve every task.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -22,7 +20,6 @@ import pyarrow as pa
 from models.base import (
     CONFIG_FILE,
     SPEC_FILE,
-    ConfigError,
     FeatureSpec,
     FitReport,
     ModelError,
@@ -36,133 +33,12 @@ from models.base import (
     silent,
     write_json,
 )
-from models.boosting import Labels, Watch, mature_labels, with_labels
+from models.boosting import Labels, Watch, mature_labels, weighted, with_labels
+from models.gbdt_config import BINARY_METRIC, GBDTConfig
 
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
 _BOOSTERS: Final = "boosters"
-_METRIC: Final = "binary_logloss"
-
-
-@dataclass(frozen=True)
-class GBDTConfig:
-    """Settings of the boosters, the same for every task.
-
-    ``weights`` are the coefficients of the tasks' probabilities in the ranking score: 1 each when
-    empty, else 0 for a task that is not named. ``threads`` 0 means every core. ``max_bin``,
-    ``lambda_l2``, ... mean what they mean in LightGBM.
-    """
-
-    tasks: tuple[str, ...] = ("click",)
-    weights: Mapping[str, float] = field(default_factory=dict)
-    num_leaves: int = 31
-    learning_rate: float = 0.05
-    rounds: int = 300
-    early_stopping_rounds: int = 30
-    min_data_in_leaf: int = 100
-    feature_fraction: float = 1.0
-    bagging_fraction: float = 1.0
-    lambda_l2: float = 0.0
-    max_bin: int = 255
-    cat_smooth: float = 10.0
-    seed: int = 0
-    threads: int = 0
-    min_positives: int = 50
-    train_curve: bool = False
-
-    def __post_init__(self) -> None:
-        for key in ("rounds", "early_stopping_rounds", "min_data_in_leaf", "min_positives"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("feature_fraction", "bagging_fraction"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; it must lie in (0, 1]")
-        if self.num_leaves < 2 or self.max_bin < 2:
-            raise ConfigError(
-                f"num_leaves is {self.num_leaves}, max_bin {self.max_bin}; both must be at least 2"
-            )
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.lambda_l2 < math.inf:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate} must be above 0, lambda_l2 {self.lambda_l2} "
-                "not below, both finite"
-            )
-        if self.threads < 0 or self.seed < 0:
-            raise ConfigError(f"threads {self.threads} and seed {self.seed} must not be negative")
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ConfigError(f"tasks is {list(self.tasks)}; name at least one, each once")
-        self._check_weights()
-
-    def _check_weights(self) -> None:
-        unknown = sorted(set(self.weights) - set(self.tasks))
-        if unknown:
-            raise ConfigError(f"weights for tasks that are not trained: {', '.join(unknown)}")
-        values = [self.weight(task) for task in self.tasks]
-        if not all(math.isfinite(value) for value in values) or not any(values):
-            raise ConfigError(f"weights {values} must be finite and not all 0")
-
-    def weight(self, task: str) -> float:
-        """The coefficient of ``task`` in the ranking score."""
-        return float(self.weights.get(task, 0.0)) if self.weights else 1.0
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GBDTConfig:
-        """A configuration from plain values, as read from YAML or JSON.
-
-        Raises:
-            ConfigError: naming an unknown key, or a value that cannot be used.
-        """
-        known = {item.name: item for item in fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                f"unknown keys in the GBDT configuration: {', '.join(unknown)}; "
-                f"known are {', '.join(sorted(known))}"
-            )
-        return cls(**{key: _plain(key, value, known[key].type) for key, value in values.items()})
-
-    def params(self) -> dict[str, Any]:
-        """LightGBM's parameters. Row-wise histograms are forced: the automatic choice between
-        row-wise and column-wise is made by timing, and may differ from run to run."""
-        return {
-            "objective": "binary",
-            "metric": _METRIC,
-            "verbosity": -1,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_leaves": self.num_leaves,
-            "learning_rate": self.learning_rate,
-            "min_data_in_leaf": self.min_data_in_leaf,
-            "feature_fraction": self.feature_fraction,
-            "bagging_fraction": self.bagging_fraction,
-            "bagging_freq": int(self.bagging_fraction < 1),
-            "lambda_l2": self.lambda_l2,
-            "max_bin": self.max_bin,
-            "cat_smooth": self.cat_smooth,
-            "seed": self.seed,
-            "num_threads": self.threads,
-        }
-
-
-def _plain(key: str, value: Any, kind: Any) -> Any:
-    """``value`` as the field's type, or a ConfigError: YAML reads 1e-3 as text, for example."""
-    try:
-        if key == "tasks":
-            if isinstance(value, str):
-                raise TypeError("a list is wanted")
-            return tuple(str(task) for task in value)
-        if key == "weights":
-            return {str(task): float(weight) for task, weight in dict(value).items()}
-        if kind == "bool":
-            if not isinstance(value, bool):
-                raise TypeError("true or false is wanted")
-            return value
-        if kind == "int":
-            if isinstance(value, bool) or int(value) != float(value):
-                raise TypeError("a whole number is wanted")
-            return int(value)
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"GBDT configuration: {key} is {value!r} ({error})") from error
 
 
 class GBDTRanker(Ranker):
@@ -199,7 +75,7 @@ class GBDTRanker(Ranker):
         return digest.hexdigest()
 
     def config_dict(self) -> dict[str, Any]:
-        return {**asdict(self.config), "tasks": list(self.tasks)}
+        return self.config.to_dict()
 
     def booster_text(self, task: str) -> str:
         """The booster of ``task`` as LightGBM writes it."""
@@ -213,12 +89,13 @@ class GBDTRanker(Ranker):
     def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
         """Fit one booster a task on ``train``, each stopped by its log loss on ``valid``.
 
-        A row whose label is null is masked for that task.
+        A row whose label is null is masked for that task. Where the configuration weighs samples,
+        the loss that stops it is of rows weighed alike.
 
         Raises:
             SpecError: when a table lacks a feature or label column.
             TrainingRefused: for too few positives, one class only, labels that are not 0 or 1, or
-                a loss that is not finite; the sentence names the task.
+                a loss or sample weight that is not finite; the sentence names the task.
         """
         started = time.perf_counter()
         labels = {task: self._labels(train, valid, task) for task in self.tasks}
@@ -287,7 +164,11 @@ class GBDTRanker(Ranker):
                 f"{stopping.positives:,} positives of {len(stopping.values):,} mature rows "
                 f"({stopping.immature:,} immature); train on a longer span or drop the task"
             )
-        return fitted, stopping
+        added = self.config.sample_weights.get(task, {})
+        return (
+            weighted(fitted, train, task, added, "training"),
+            weighted(stopping, valid, task, added, "early-stopping"),
+        )
 
     def _boost(
         self, task: str, fitted: lgb.Dataset, stopping: lgb.Dataset, progress: Progress
@@ -309,7 +190,7 @@ class GBDTRanker(Ranker):
                 lgb.early_stopping(self.config.early_stopping_rounds, verbose=False),
             ],
         )
-        curves = {name: tuple(recorded[name][_METRIC]) for name in names}
+        curves = {name: tuple(recorded[name][BINARY_METRIC]) for name in names}
         best = booster.best_iteration
         progress(f"{task}: {best} rounds, log loss {curves['valid'][best - 1]:.6f}")
         return booster.model_to_string(num_iteration=best), curves
