@@ -46,11 +46,11 @@ def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 def _plots(model: GBDTRanker, report: FitReport, valid: pa.Table) -> dict[str, Any]:
     predicted = model.predict(valid)
     labels, probabilities = {}, {}
-    for task, scores in predicted.items():
+    for task in model.probabilities:
         column = valid[f"label_{task}"]
         mature = pc.is_valid(column).to_numpy()
         labels[task] = pc.drop_null(column).to_numpy()
-        probabilities[task] = scores[mature]
+        probabilities[task] = predicted[task][mature]
     return dict(standard_plots(report, labels, probabilities))
 
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lightgbm.callback import CallbackEnv
 
-from models.base import LABEL_PREFIX, Progress, SpecError, TrainingRefused
-from models.gbdt_config import LabelWeight
+from models.base import LABEL_PREFIX, ModelError, Progress, SpecError, TrainingRefused
+from models.sample_weights import LabelWeight
 
 __all__ = ["Labels", "Watch", "mature_labels", "weighted", "with_labels"]
 
@@ -26,13 +26,25 @@ _PROGRESS_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class Labels:
-    """Mature labels of one task: ``values`` (n,) of 0 and 1, ``rows`` (n,) or None for all, and
-    ``weights`` (n,) or None where every row weighs the same."""
+    """What a booster learns of a table's rows.
+
+    Attributes:
+        values: (n,) 0 or 1; for a ranking objective the grade.
+        rows: (n,) those of the binned rows that are mature, ascending; None for all.
+        immature: rows of the table whose label is not known yet.
+        weights: (n,) what a row weighs; None where all weigh the same.
+        order: (n,) the table's rows in the order in which they are to be binned; None as they are.
+        groups: (G,) how many rows in turn are ranked together; they add up to n.
+        positions: (n,) codes of the positions at which the rows were shown.
+    """
 
     values: npt.NDArray[np.float32]
     rows: npt.NDArray[np.int32] | None
     immature: int
     weights: npt.NDArray[np.float32] | None = None
+    order: npt.NDArray[np.int64] | None = None
+    groups: npt.NDArray[np.int32] | None = None
+    positions: npt.NDArray[np.int32] | None = None
 
     @property
     def positives(self) -> int:
@@ -40,13 +52,19 @@ class Labels:
 
 
 class Watch:
-    """A LightGBM callback: reports progress, and stops at a loss that is not finite."""
+    """A LightGBM callback: reports progress, and stops at a loss that is not finite.
+
+    ``measure`` is how the loss is called.
+    """
 
     order = 15  # before early stopping, at 30, compares the losses
     before_iteration = False
 
-    def __init__(self, task: str, rounds: int, progress: Progress) -> None:
+    def __init__(
+        self, task: str, rounds: int, progress: Progress, measure: str = "log loss"
+    ) -> None:
         self.task = task
+        self.measure = measure
         self.rounds = rounds
         self.progress = progress
         self.last = time.perf_counter()
@@ -64,7 +82,8 @@ class Watch:
             self.last = now
             loss = env.evaluation_result_list[-1][2]
             self.progress(
-                f"{self.task}: round {env.iteration + 1} of {self.rounds}, log loss {loss:.6f}"
+                f"{self.task}: round {env.iteration + 1 - env.begin_iteration} of {self.rounds}, "
+                f"{self.measure} {loss:.6f}"
             )
 
 
@@ -153,4 +172,14 @@ def with_labels(data: lgb.Dataset, labels: Labels) -> lgb.Dataset:
 
 def _described(data: lgb.Dataset, labels: Labels) -> lgb.Dataset:
     # `set_weight(None)` would leave the weights of the task before.
-    return data.set_label(labels.values).set_field("weight", labels.weights)
+    data.set_label(labels.values).set_field("weight", labels.weights)
+    if labels.groups is not None:
+        if int(labels.groups.sum()) != data.num_data():
+            raise ModelError(
+                f"groups of {int(labels.groups.sum()):,} rows for {data.num_data():,} binned ones; "
+                "bin the rows in the order of their groups"
+            )
+        data.set_group(labels.groups)
+    if labels.positions is not None:
+        data.set_position(labels.positions)
+    return data

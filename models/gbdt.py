@@ -1,4 +1,5 @@
-"""Pointwise gradient-boosted trees: one LightGBM booster a task, a weighted sum to rank by.
+"""Gradient-boosted trees: one LightGBM booster a task and a weighted sum to rank by, or one booster
+that learns the order of a group.
 
 Tables go from Arrow into LightGBM's bins without a copy in between but the codes of the sparse
 columns; the bins are made once and serve every task.
@@ -34,7 +35,8 @@ from models.base import (
     write_json,
 )
 from models.boosting import Labels, Watch, mature_labels, weighted, with_labels
-from models.gbdt_config import BINARY_METRIC, GBDTConfig
+from models.gbdt_config import BINARY_METRIC, NDCG, RELEVANCE, GBDTConfig
+from models.graded import graded_targets, ndcg_of
 
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
@@ -42,9 +44,11 @@ _BOOSTERS: Final = "boosters"
 
 
 class GBDTRanker(Ranker):
-    """One booster a task on the dense columns and the codes of the sparse ones.
+    """Boosters on the dense columns and the codes of the sparse ones.
 
-    The ranking score is the weighted sum of the tasks' probabilities.
+    With objective ``binary`` there is one a task, and the ranking score is the weighted sum of the
+    tasks' probabilities. With a ranking objective there is one for the graded tasks together; its
+    only output is ``relevance``, which is the ranking score and no probability of anything.
     """
 
     family: ClassVar[str] = "gbdt"
@@ -57,6 +61,11 @@ class GBDTRanker(Ranker):
             raise SpecError(f"a GBDT reads dense and sparse columns only, not {', '.join(unread)}")
         if not spec.columns:
             raise SpecError("the FeatureSpec names no column; name at least one")
+        if config.debias == "position" and len(spec.training_only) != 1:
+            raise SpecError(
+                f"debias is position, and the FeatureSpec names {len(spec.training_only)} "
+                "training-only columns; name the position, and it alone"
+            )
         self.config = config
         self.spec = spec
         self._texts: dict[str, str] = {}
@@ -64,7 +73,14 @@ class GBDTRanker(Ranker):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return self.config.tasks
+        return (RELEVANCE,) if self.config.ranks else self.config.tasks
+
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        """The tasks' own rates: a score is none, nor is what was learned of weighted rows."""
+        if self.config.ranks:
+            return ()
+        return tuple(task for task in self.tasks if task not in self.config.sample_weights)
 
     @property
     def tree_version(self) -> str:
@@ -87,10 +103,11 @@ class GBDTRanker(Ranker):
         return self._texts[task]
 
     def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
-        """Fit one booster a task on ``train``, each stopped by its log loss on ``valid``.
+        """Fit the boosters on ``train``, each stopped by its log loss, or NDCG@10, on ``valid``.
 
         A row whose label is null is masked for that task. Where the configuration weighs samples,
-        the loss that stops it is of rows weighed alike.
+        the loss that stops it is of rows weighed alike. For a ranking objective see
+        :func:`models.graded.graded_rows`.
 
         Raises:
             SpecError: when a table lacks a feature or label column.
@@ -98,14 +115,15 @@ class GBDTRanker(Ranker):
                 a loss or sample weight that is not finite; the sentence names the task.
         """
         started = time.perf_counter()
-        labels = {task: self._labels(train, valid, task) for task in self.tasks}
-        data = self._binned(train, None)
-        held = self._binned(valid, data)
+        targets, numbers = self._targets(train, valid)
+        orders = [labels.order for labels in next(iter(targets.values()))]
+        data = self._binned(train, orders[0], None)
+        held = self._binned(valid, orders[1], data)
         steps = {"bin": time.perf_counter() - started}
-        progress(f"binned {train.num_rows:,} rows x {len(self.spec.columns)} columns")
+        progress(f"binned {data.num_data():,} rows x {len(self.spec.columns)} columns")
         curves: dict[str, dict[str, tuple[float, ...]]] = {}
         texts: dict[str, str] = {}
-        for task, (fitted, stopping) in labels.items():
+        for task, (fitted, stopping) in targets.items():
             began = time.perf_counter()
             texts[task], curves[task] = self._boost(
                 task, with_labels(data, fitted), with_labels(held, stopping), progress
@@ -116,18 +134,46 @@ class GBDTRanker(Ranker):
             rounds={task: self._boosters[task].num_trees() for task in self.tasks},
             curves=curves,
             importances={task: self._importance(task) for task in self.tasks},
-            rows={task: len(fitted.values) for task, (fitted, _) in labels.items()},
-            positives={task: fitted.positives for task, (fitted, _) in labels.items()},
-            immature={task: fitted.immature for task, (fitted, _) in labels.items()},
+            rows={task: len(fitted.values) for task, (fitted, _) in targets.items()},
+            positives={task: fitted.positives for task, (fitted, _) in targets.items()},
+            immature={task: fitted.immature for task, (fitted, _) in targets.items()},
             seconds=time.perf_counter() - started,
             seconds_by_step=steps,
+            numbers=numbers,
+            measure=self._measure[1],
         )
 
-    def _binned(self, table: pa.Table, reference: lgb.Dataset | None) -> lgb.Dataset:
-        """The table in bins (those of ``reference``, if given); labels are set task by task."""
+    @property
+    def _measure(self) -> tuple[str, str]:
+        """What stops a booster, as LightGBM calls it and as the report does."""
+        return (NDCG, NDCG) if self.config.ranks else (BINARY_METRIC, "loss")
+
+    def _targets(
+        self, train: pa.Table, valid: pa.Table
+    ) -> tuple[dict[str, tuple[Labels, Labels]], dict[str, float]]:
+        """By output what is learned of both tables; and numbers for the report."""
+        if not self.config.ranks:
+            return {task: self._labels(train, valid, task) for task in self.tasks}, {}
+        position = self.spec.training_only[0] if self.config.debias == "position" else None
+        fitted, stopping = graded_targets(train, valid, self.config, position)
+        numbers = {
+            "groups": float(fitted.groups),
+            "groups_immature": float(fitted.immature),
+            "groups_of_one_grade": float(fitted.alike),
+        }
+        return {RELEVANCE: (fitted.labels, stopping.labels)}, numbers
+
+    def _binned(
+        self, table: pa.Table, order: npt.NDArray[np.int64] | None, reference: lgb.Dataset | None
+    ) -> lgb.Dataset:
+        """The table's rows in ``order``, in bins (those of ``reference``, if given); labels are set
+        task by task."""
+        matrix = self._matrix(table)
+        if order is not None:
+            matrix = matrix.take(pa.array(order))
         return lgb.Dataset(
-            self._matrix(table),
-            label=np.zeros(table.num_rows, dtype=np.float32),
+            matrix,
+            label=np.zeros(matrix.num_rows, dtype=np.float32),
             reference=reference,
             categorical_feature=[column.name for column in self.spec.sparse],
             params=self.config.params(),
@@ -174,6 +220,7 @@ class GBDTRanker(Ranker):
         self, task: str, fitted: lgb.Dataset, stopping: lgb.Dataset, progress: Progress
     ) -> tuple[str, dict[str, tuple[float, ...]]]:
         """Train one booster; its text cut at the best round, and its loss curves."""
+        metric, words = self._measure[0], "NDCG@10" if self.config.ranks else "log loss"
         recorded: dict[str, dict[str, list[float]]] = {}
         sets, names = [stopping], ["valid"]
         if self.config.train_curve:
@@ -184,15 +231,16 @@ class GBDTRanker(Ranker):
             num_boost_round=self.config.rounds,
             valid_sets=sets,
             valid_names=names,
+            feval=ndcg_of(self.config.gains) if self.config.ranks else None,
             callbacks=[
                 lgb.record_evaluation(recorded),
-                Watch(task, self.config.rounds, progress),
+                Watch(task, self.config.rounds, progress, words),
                 lgb.early_stopping(self.config.early_stopping_rounds, verbose=False),
             ],
         )
-        curves = {name: tuple(recorded[name][BINARY_METRIC]) for name in names}
+        curves = {name: tuple(recorded[name][metric]) for name in names}
         best = booster.best_iteration
-        progress(f"{task}: {best} rounds, log loss {curves['valid'][best - 1]:.6f}")
+        progress(f"{task}: {best} rounds, {words} {curves['valid'][best - 1]:.6f}")
         return booster.model_to_string(num_iteration=best), curves
 
     def _adopt(self, texts: Mapping[str, str]) -> None:
@@ -205,7 +253,8 @@ class GBDTRanker(Ranker):
         return {name: float(gain) for name, gain in zip(self.spec.columns, gains, strict=True)}
 
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Per task the probability of a positive label, (rows,)."""
+        """Per task the probability of a positive label, or the score of a ranking objective,
+        (rows,)."""
         matrix = self._matrix(table)
         values: dict[str, npt.NDArray[np.float64]] = {}
         for task in self.tasks:
@@ -220,7 +269,10 @@ class GBDTRanker(Ranker):
     def combine(
         self, predictions: Mapping[str, npt.NDArray[np.float64]]
     ) -> npt.NDArray[np.float64]:
-        """The weighted sum of the tasks' probabilities, (rows,)."""
+        """The weighted sum of the tasks' probabilities, or the score of a ranking objective,
+        (rows,)."""
+        if self.config.ranks:
+            return predictions[RELEVANCE]
         parts = [self.config.weight(task) * predictions[task] for task in self.tasks]
         total: npt.NDArray[np.float64] = np.sum(parts, axis=0, dtype=np.float64)
         return total

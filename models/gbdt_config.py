@@ -1,53 +1,32 @@
-"""Settings of the GBDT ranker: the boosters, and what a row weighs."""
+"""Settings of the GBDT ranker: the boosters, what they learn, and what a row weighs or is worth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from models.errors import ConfigError
+from models.sample_weights import (
+    SampleWeights,
+    check_sample_weights,
+    number,
+    plain_sample_weights,
+    read_sample_weights,
+)
 
-__all__ = ["GBDTConfig", "LabelWeight", "SampleWeights"]
+__all__ = ["BINARY_METRIC", "NDCG", "RELEVANCE", "GBDTConfig"]
 
 BINARY_METRIC: Final = "binary_logloss"
+NDCG: Final = "ndcg_at_10"
+"""What stops a ranking objective."""
+RELEVANCE: Final = "relevance"
+"""What the booster of a ranking objective predicts: a score, not a probability."""
 
-
-@dataclass(frozen=True)
-class LabelWeight:
-    """What a label adds to the weight of a row that is positive for a task.
-
-    ``amount`` where the label is 1; with ``log``, for a label that is an amount itself such as
-    seconds of stay, ``amount`` * log(1 + value). A configuration says ``10`` or ``{log: 0.5}``.
-    """
-
-    amount: float
-    log: bool = False
-
-    def of(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Weights (n,) added by the label's ``values`` (n,), which are at least 0."""
-        return self.amount * (np.log1p(values) if self.log else values)
-
-    def plain(self) -> float | dict[str, float]:
-        """As the configuration says it."""
-        return {"log": self.amount} if self.log else self.amount
-
-    @classmethod
-    def read(cls, value: Any) -> LabelWeight:
-        """The inverse of :meth:`plain`; ValueError or TypeError for what it never gives."""
-        if not isinstance(value, Mapping):
-            return cls(_number(value))
-        if set(value) != {"log"}:
-            raise ValueError(f"a number or {{log: number}} is wanted, not {dict(value)}")
-        return cls(_number(value["log"]), log=True)
-
-
-SampleWeights = Mapping[str, Mapping[str, LabelWeight]]
-"""By task, then by label: what the label adds to the weight of the task's positive rows."""
+_RANKING: Final = ("lambdarank", "rank_xendcg")
+_GRADES: Final = 30  # the highest that LightGBM takes
 
 
 @dataclass(frozen=True)
@@ -64,6 +43,17 @@ class GBDTConfig:
             add; an immature label adds nothing. The booster's output is then the probability in a
             log in which every row occurs as often as it weighs, not the rate of the task.
         threads: 0 means every core.
+        objective: ``binary``, a booster a task by its log loss; or ``lambdarank`` (Burges et al.,
+            2006) or ``rank_xendcg`` (Bruch et al., 2020), one booster that orders the rows of a
+            group by their grades, stopped by NDCG@10. Its output is a score.
+        grades: by task the grade, from 1, of a row with that label; the highest one counts. A
+            group is used once the first task is known for all of it, and what else is not known
+            yet lifts nothing. One task alone has grade 1.
+        label_gain: gains by grade from grade 0 on; 2 ** grade - 1 when empty.
+        debias: ``position``: lambdarank learns beside the trees how much each position adds to a
+            score, as position-debiased LambdaMART does, and prediction leaves that out. It reads
+            the training-only column of the FeatureSpec.
+        position_regularization: pulls what positions add towards 0.
 
     ``max_bin``, ``lambda_l2``, ... mean what they mean in LightGBM.
     """
@@ -85,8 +75,23 @@ class GBDTConfig:
     min_positives: int = 50
     train_curve: bool = False
     sample_weights: SampleWeights = field(default_factory=dict)
+    min_sum_hessian: float = 1e-3
+    objective: str = "binary"
+    grades: Mapping[str, int] = field(default_factory=dict)
+    label_gain: tuple[float, ...] = ()
+    debias: str = "none"
+    position_regularization: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ConfigError(f"tasks is {list(self.tasks)}; name at least one, each once")
+        self._check_weights()
+        check_sample_weights(self.sample_weights, self.tasks)
+        self._check_objective()
+        self._check_debias()
+
+    def _check_numbers(self) -> None:
         for key in ("rounds", "early_stopping_rounds", "min_data_in_leaf", "min_positives"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
@@ -97,17 +102,17 @@ class GBDTConfig:
             raise ConfigError(
                 f"num_leaves is {self.num_leaves}, max_bin {self.max_bin}; both must be at least 2"
             )
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.lambda_l2 < math.inf:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(
-                f"learning_rate {self.learning_rate} must be above 0, lambda_l2 {self.lambda_l2} "
-                "not below, both finite"
+                f"learning_rate is {self.learning_rate}; it must be above 0 and finite"
             )
+        for key in ("lambda_l2", "min_sum_hessian", "position_regularization"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ConfigError(
+                    f"{key} is {getattr(self, key)}; it must be finite, and at least 0"
+                )
         if self.threads < 0 or self.seed < 0:
             raise ConfigError(f"threads {self.threads} and seed {self.seed} must not be negative")
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ConfigError(f"tasks is {list(self.tasks)}; name at least one, each once")
-        self._check_weights()
-        self._check_sample_weights()
 
     def _check_weights(self) -> None:
         unknown = sorted(set(self.weights) - set(self.tasks))
@@ -117,20 +122,67 @@ class GBDTConfig:
         if not all(math.isfinite(value) for value in values) or not any(values):
             raise ConfigError(f"weights {values} must be finite and not all 0")
 
-    def _check_sample_weights(self) -> None:
-        unknown = sorted(set(self.sample_weights) - set(self.tasks))
-        if unknown:
-            raise ConfigError(f"sample_weights of tasks that are not trained: {', '.join(unknown)}")
-        for task, added in self.sample_weights.items():
-            for label, weight in added.items():
-                where = f"sample_weights.{task}.{label}"
-                if not 0 < weight.amount < math.inf:
-                    raise ConfigError(
-                        f"{where} is {weight.amount}; it must be above 0 and finite: a label that "
-                        "shall add nothing is left out"
-                    )
-                if label == task and weight.log:
-                    raise ConfigError(f"{where} is a logarithm; a task's own label is 0 or 1")
+    def _check_objective(self) -> None:
+        if self.objective not in ("binary", *_RANKING):
+            raise ConfigError(
+                f"objective is {self.objective!r}; known are binary, {', '.join(_RANKING)}"
+            )
+        unused = ("weights", "sample_weights") if self.ranks else ("grades", "label_gain")
+        for key in unused:
+            if getattr(self, key):
+                raise ConfigError(
+                    f"{key} is given, but objective {self.objective} does not read it; leave it out"
+                )
+        if not self.ranks:
+            return
+        if set(self.graded) != set(self.tasks):
+            raise ConfigError(
+                f"grades is {dict(self.grades)}; give each of the tasks {list(self.tasks)} a grade"
+            )
+        wrong = {task: grade for task, grade in self.graded.items() if not 1 <= grade <= _GRADES}
+        if wrong:
+            raise ConfigError(f"grades {wrong} must be whole numbers from 1 to {_GRADES}")
+        self._check_gains()
+
+    def _check_gains(self) -> None:
+        gains, highest = self.gains, max(self.graded.values())
+        if len(gains) <= highest:
+            raise ConfigError(
+                f"label_gain has {len(gains)} gains; with grades up to {highest} it needs "
+                f"{highest + 1}"
+            )
+        rising = all(low < high for low, high in pairwise(gains))
+        if not rising or gains[0] < 0 or not math.isfinite(gains[-1]):
+            raise ConfigError(f"label_gain {list(gains)} must rise from 0 or more, and be finite")
+
+    def _check_debias(self) -> None:
+        if self.debias not in ("none", "position"):
+            raise ConfigError(f"debias is {self.debias!r}; known are none, position")
+        if self.debias == "position" and self.objective != "lambdarank":
+            raise ConfigError(
+                f"debias is 'position', but objective is {self.objective}; only lambdarank learns "
+                "what a position adds"
+            )
+        if self.position_regularization and self.debias == "none":
+            raise ConfigError(
+                f"position_regularization is {self.position_regularization}, but debias is none; "
+                "set debias to position"
+            )
+
+    @property
+    def ranks(self) -> bool:
+        """Whether one booster orders groups, instead of one a task that gives probabilities."""
+        return self.objective in _RANKING
+
+    @property
+    def graded(self) -> Mapping[str, int]:
+        """By task the grade of its rows, for a ranking objective."""
+        return self.grades or ({self.tasks[0]: 1} if len(self.tasks) == 1 else {})
+
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """Gains by grade, from grade 0 on."""
+        return self.label_gain or tuple(2.0**g - 1 for g in range(max(self.graded.values()) + 1))
 
     def weight(self, task: str) -> float:
         """The coefficient of ``task`` in the ranking score."""
@@ -165,11 +217,9 @@ class GBDTConfig:
         those of configurations that never heard of it stay what they were.
         """
         body = {item.name: getattr(self, item.name) for item in fields(self)}
-        body |= {"tasks": list(self.tasks), "weights": dict(self.weights)}
-        body["sample_weights"] = {
-            task: {label: weight.plain() for label, weight in added.items()}
-            for task, added in self.sample_weights.items()
-        }
+        body |= {"tasks": list(self.tasks), "label_gain": list(self.label_gain)}
+        body |= {"weights": dict(self.weights), "grades": dict(self.grades)}
+        body["sample_weights"] = plain_sample_weights(self.sample_weights)
         defaults = {item.name: _default(item) for item in fields(self)}
         for key in _LEFT_OUT:
             if getattr(self, key) == defaults[key]:
@@ -180,14 +230,14 @@ class GBDTConfig:
         """LightGBM's parameters. Row-wise histograms are forced: the automatic choice between
         row-wise and column-wise is made by timing, and may differ from run to run."""
         return {
-            "objective": "binary",
-            "metric": BINARY_METRIC,
+            **(self._ranking() if self.ranks else {"objective": "binary", "metric": BINARY_METRIC}),
             "verbosity": -1,
             "deterministic": True,
             "force_row_wise": True,
             "num_leaves": self.num_leaves,
             "learning_rate": self.learning_rate,
             "min_data_in_leaf": self.min_data_in_leaf,
+            "min_sum_hessian_in_leaf": self.min_sum_hessian,
             "feature_fraction": self.feature_fraction,
             "bagging_fraction": self.bagging_fraction,
             "bagging_freq": int(self.bagging_fraction < 1),
@@ -198,8 +248,19 @@ class GBDTConfig:
             "num_threads": self.threads,
         }
 
+    def _ranking(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective,
+            "metric": "None",  # ours is a function
+            "label_gain": list(self.gains),
+            "lambdarank_position_bias_regularization": self.position_regularization,
+        }
 
-_LEFT_OUT: Final = ("sample_weights",)
+
+_LEFT_OUT: Final = (
+    "sample_weights", "min_sum_hessian", "objective", "grades", "label_gain", "debias",
+    "position_regularization",
+)  # fmt: skip
 
 
 def _default(item: Any) -> Any:
@@ -217,15 +278,9 @@ def _plain(key: str, value: Any, kind: Any) -> Any:
             return value
         if kind == "int":
             return _whole(value)
-        return float(value)
+        return str(value) if kind == "str" else float(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"GBDT configuration: {key} is {value!r} ({error})") from error
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError("a number is wanted")
-    return float(value)
 
 
 def _whole(value: Any) -> int:
@@ -244,15 +299,10 @@ def _numbers_by_name(value: Any) -> dict[str, float]:
     return {str(name): float(number) for name, number in dict(value).items()}
 
 
-def _sample_weights(value: Any) -> SampleWeights:
-    return {
-        str(task): {str(label): LabelWeight.read(weight) for label, weight in dict(added).items()}
-        for task, added in dict(value).items()
-    }
-
-
 _READERS: Final[Mapping[str, Any]] = {
     "tasks": _names,
     "weights": _numbers_by_name,
-    "sample_weights": _sample_weights,
+    "sample_weights": read_sample_weights,
+    "grades": lambda value: {str(task): _whole(grade) for task, grade in dict(value).items()},
+    "label_gain": lambda value: tuple(number(gain) for gain in value),
 }

@@ -16,7 +16,7 @@ from feature_store.services import FeatureService, ServiceError, feature_service
 from feature_store.sources.base import Source
 from feature_store.tables import Store
 from feature_store.training_set import RECIPE_LABELS, Lineage, Recipe, lineage
-from jobs.support.deep_features import deep_spec, reading
+from jobs.support.deep_features import POSITION, deep_spec, reading
 from jobs.support.promotions import champion_before
 from jobs.support.settings import Settings, SettingsError
 from models import MODELS, FeatureSpec, SparseColumn
@@ -135,6 +135,7 @@ def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
         dense=(*service.dense(), *service.similarities),
         sparse=tuple(SparseColumn(column, buckets) for column, buckets in service.sparse()),
         labels=tuple(label_column(label) for label in config.reads),
+        training_only=(POSITION,) if config.debias == "position" else (),
     )
     first = hr.add(hour, -train.span_hours)
     service = replace(service, sequences=(), vectors=())  # trees read none

@@ -12,7 +12,7 @@ import pytest
 from models import ConfigError, FeatureSpec, SpecError, TrainingRefused
 from models.boosting import mature_labels, weighted
 from models.gbdt import GBDTConfig, GBDTRanker
-from models.gbdt_config import LabelWeight
+from models.sample_weights import LabelWeight
 from tests.models.conftest import CONFIG, SPEC, make_table
 
 V1 = {"click": 1.5, "conversion": 10, "stay": {"log": 0.5}}
