@@ -360,12 +360,14 @@ def evaluate_ranking(
     scores: npt.ArrayLike,
     groups: Column,
     ks: Sequence[int] = (1, 3, 5, 10),
+    probabilities: bool = True,
 ) -> dict[str, float]:
     """The usual report of binary ``labels``: means over the groups whose labels are not all equal.
 
     Keys: ``ndcg_at_<k>``, ``auc``, ``gauc``, ``rows``, ``positives``, ``groups`` (those counted),
     ``groups_excluded``, and ``log_loss``, ``normalised_entropy`` and
-    ``expected_calibration_error`` where every score is a probability.
+    ``expected_calibration_error`` where every score lies in [0, 1]. Scores that are no
+    ``probabilities`` of these labels may do so by chance, and have none.
     """
     y, s = _rows(labels, scores, groups)
     _binary(y)
@@ -378,7 +380,7 @@ def evaluate_ranking(
     }
     report["auc"] = auc(y, s)
     report["gauc"] = _weighted(auc_kernel(y, s, order, starts), np.diff(starts))
-    if len(s) and s.min() >= 0 and s.max() <= 1:
+    if probabilities and len(s) and s.min() >= 0 and s.max() <= 1:
         report["log_loss"] = log_loss(y, s)
         report["normalised_entropy"] = normalised_entropy(y, s)
         report["expected_calibration_error"] = expected_calibration_error(y, s)
