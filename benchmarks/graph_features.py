@@ -114,9 +114,10 @@ def rows_of(
 
 
 def embed_days(store: Store, settings: Settings, first: str, last: str) -> None:
-    """Commit the vectors of every business day in [first, last]."""
+    """Commit the vectors of every whole business day in [first, last]."""
     zone = settings.open_source().time_zone
     days = sorted({hr.day_of(hour, zone).isoformat() for hour in hr.hour_range(first, last)})
+    days = [day for day in days if hr.date_hours(day, zone)[0] >= first]
     earlier: Metapath2Vec | None = None
     with spark_session("bench", settings.spark) as spark:
         for day in days:
