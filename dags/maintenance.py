@@ -1,16 +1,17 @@
-"""### Maintenance of the store, every day
+"""### Maintenance of registry and store, every day
 
-Keeps tables, metadata and folders from growing without end. Runs beside everything else: readers
-keep what they have resolved, writers keep what they have staged, and no run loses its fence.
+Keeps model versions, tables, metadata and folders from growing without end. Runs beside everything
+else: readers keep what they have resolved, writers keep what they have staged, and no run loses its
+fence.
 
 | task | does |
 | --- | --- |
-| `maintain` | ages the quarantine, compacts, expires snapshots, removes unreferenced files |
+| `maintain` | prunes versions, ages the quarantine, compacts, expires snapshots, clears leftovers |
 
-How long things are kept is section `maintenance` of the configuration. Retention of rows is counted
-from the run's hour, ages of snapshots and files from the clock. Snapshots that a model version was
-trained from are kept as long as the version is. To see what a run would do, trigger with `dry_run`.
-A failed or a missed run is made good by the next one.
+How long things are kept is section `maintenance` of the configuration. Retention of rows and of
+versions is counted from the run's hour, ages of snapshots and files from the clock. Snapshots that
+a model version was trained from are kept as long as the version is. To see what a run would do,
+trigger with `dry_run`. A failed or a missed run is made good by the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dags.tasks import DEFAULT_ARGS, hour_from_environment, job_task, run_params
 
 with DAG(
     dag_id="maintenance",
-    description="Age, compact, expire, and remove what nothing names any more",
+    description="Prune, age, compact, expire, and remove what nothing names any more",
     doc_md=__doc__,
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=hour_from_environment("RANKMILL_START_HOUR", default="2026-11-11T00"),

@@ -40,6 +40,9 @@ class MaintenanceRules:
         table_snapshot_days: the same for single tables, by name.
         quarantine_days: how long rejected rows are kept, counted in the hours of the data.
         unreferenced_hours: files and folders that were written since are never removed.
+        hourly_version_days: how long every version of a model is kept, counted back from the hour
+            of the run by the last hour of data that a version has seen ...
+        daily_version_days: ... and how long the last one of each business day.
         max_files: an hour, or an append-only table, of more files is rewritten as one ...
         max_compacted_mb: ... unless that were larger, in MiB.
 
@@ -51,6 +54,8 @@ class MaintenanceRules:
     table_snapshot_days: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     quarantine_days: float = 30.0
     unreferenced_hours: float = 24.0
+    hourly_version_days: float = 2.0
+    daily_version_days: float = 90.0
     max_files: int = 8
     max_compacted_mb: float = 128.0
 
@@ -58,12 +63,21 @@ class MaintenanceRules:
         unknown = sorted(set(self.table_snapshot_days) - set(TABLES))
         if unknown:
             raise ValueError(f"table_snapshot_days names {unknown}; tables are {sorted(TABLES)}")
-        for name in ("unreferenced_hours", "quarantine_days", "max_files", "max_compacted_mb"):
+        for name in (
+            "unreferenced_hours", "quarantine_days", "hourly_version_days", "daily_version_days",
+            "max_files", "max_compacted_mb",
+        ):  # fmt: skip
             if not 1 <= getattr(self, name) <= _CENTURY_DAYS:
                 raise ValueError(
                     f"{name} must be at least 1 and at most {_CENTURY_DAYS:,}, "
                     f"got {getattr(self, name)!r}"
                 )
+        if self.daily_version_days < self.hourly_version_days:
+            raise ValueError(
+                f"daily_version_days ({self.daily_version_days:g}) must not be less than "
+                f"hourly_version_days ({self.hourly_version_days:g}): the last version of a day is "
+                "kept longer than the others of it"
+            )
         least = self.unreferenced_hours / _HOURS_A_DAY
         days = {"snapshot_days": self.snapshot_days, **self.table_snapshot_days}
         for name, value in days.items():
@@ -86,6 +100,14 @@ class MaintenanceRules:
     def quarantined_from(self, hour: str) -> str:
         """The first hour whose quarantined rows are kept, seen from ``hour``."""
         return hr.add(hour, -round(self.quarantine_days * _HOURS_A_DAY))
+
+    def versions_from(self, hour: str) -> str:
+        """The first data hour of which every version is kept, seen from ``hour``."""
+        return hr.add(hour, -round(self.hourly_version_days * _HOURS_A_DAY))
+
+    def daily_versions_from(self, hour: str) -> str:
+        """The first data hour from which the last version of a day is kept, seen from ``hour``."""
+        return hr.add(hour, -round(self.daily_version_days * _HOURS_A_DAY))
 
     @property
     def max_compacted_bytes(self) -> int:

@@ -1,4 +1,5 @@
-"""Keep the store from growing without end: age, compact, expire, and remove what is left over."""
+"""Keep registry and store from growing without end: prune, age, compact, expire, and remove what is
+left over."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from feature_store.tables import Store, Writer
 from feature_store.unreferenced import sweep
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
-from jobs.support.settings import SettingsError, load_settings
+from jobs.support.pruning import prune
+from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.snapshot_tags import Owners
 from jobs.support.summary import Summary, main_of, progress
 from models.registry import Registry
@@ -56,29 +58,41 @@ class Done:
 
 
 def maintain(
-    store: Store, rules: MaintenanceRules, owners: Owners, hour: str, now: dt.datetime,
-    token: str, dry: bool,
+    store: Store, registry: Registry, settings: Settings, time_zone: str, hour: str,
+    now: dt.datetime, token: str, dry: bool,
 ) -> Summary:  # fmt: skip
-    """Maintain every table, through the data of ``hour`` and seen from the instant ``now``.
+    """Prune the versions of models, then maintain every table, through the data of ``hour`` and
+    seen from the instant ``now``.
 
-    Every step is a transaction of its own, and finds by itself what an interrupted run left.
+    Every step is a transaction of its own, and finds by itself what an interrupted run left. The
+    versions come first: the snapshots that only they needed can go at once.
     """
-    writer = claim(store, JOB, _STORE, token)
+    writer, rules = claim(store, JOB, _STORE, token), settings.maintenance
+    pruned = prune(
+        store, registry, rules, hour, time_zone, settings.evaluation.lag_hours,
+        lambda: store.ledger.holding(writer.stage, _STORE, writer.token),
+        lambda words: progress(JOB, words), dry,
+    )  # fmt: skip
+    owners = Owners(registry, pruned.left)
     tables: dict[str, Done] = {}
     for name in store.existing():
         tables[name] = _maintained(store, name, rules, owners, hour, now, writer, dry)
         words = tables[name].words()
         if words:
             progress(JOB, f"{name}: {words}")
-    total = sum(tables.values(), Done())
-    message = ("would be: " if dry else "") + (total.words() or "nothing to do")
+    said = ", ".join(filter(None, (pruned.words(), sum(tables.values(), Done()).words())))
+    message = ("would be: " if dry else "") + (said or "nothing to do")
     progress(JOB, message)
     return Summary(
         JOB,
         [hour],
         "dry-run" if dry else "done",
         message=message,
-        details={"tables": {name: asdict(done) for name, done in tables.items()}},
+        details={
+            "tables": {name: asdict(done) for name, done in tables.items()},
+            "versions_pruned": pruned.versions,
+            "versions_skipped": pruned.skipped,
+        },
     )
 
 
@@ -129,19 +143,20 @@ def _instant(text: str | None) -> dt.datetime:
 
 def run(arguments: argparse.Namespace) -> Summary:
     settings = load_settings(arguments)
-    hours = run_hours(arguments, settings.open_source().time_zone)
-    now = _instant(arguments.now)
-    owners = Owners(Registry(settings.tracking()))
+    zone = settings.open_source().time_zone
+    hours = run_hours(arguments, zone)
+    now, registry = _instant(arguments.now), Registry(settings.tracking())
     store, token = settings.open_store(), run_token(arguments.run_id)
-    return maintain(store, settings.maintenance, owners, hours[-1], now, token, arguments.dry_run)
+    return maintain(store, registry, settings, zone, hours[-1], now, token, arguments.dry_run)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = job_parser(
         JOB,
-        "Remove quarantined rows past their retention, rewrite hours of many small files as one, "
-        "drop old snapshots that no model version needs, and remove files that nothing names any "
-        "more. The last of the hours named is the one that retention is counted from.",
+        "Remove model versions and quarantined rows past their retention, rewrite hours of many "
+        "small files as one, drop old snapshots that no model version needs, and remove files that "
+        "nothing names any more. The last of the hours named is the one that retention is counted "
+        "from. With --dry-run it names the versions and counts the rest.",
         "  maintain.py --date 2026-11-11\n  maintain.py --date 2026-11-11 --dry-run\n",
     )
     parser.add_argument(

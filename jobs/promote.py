@@ -124,6 +124,19 @@ def _evidence(
     )  # fmt: skip
 
 
+def _require_judged(store: Store, candidate: Version, hour: str, evaluation: str) -> None:
+    """Refuse a candidate that was not judged itself: what is pooled of earlier ones, or of another
+    version of the hour, says nothing of it."""
+    rows = store.read("evaluations", [hour], where={"evaluation": evaluation})
+    mine = pc.and_(pc.equal(rows["name"], candidate.name), pc.equal(rows["role"], "candidate"))
+    name, number = candidate.name, str(candidate.version)
+    if number not in rows.filter(mine)["version"].to_pylist():
+        raise RefusedError(
+            f"{name} version {number} was not judged at {hour} ({evaluation}). "
+            f"Run: evaluate.py --name {name} --hour {hour} --evaluation {evaluation}"
+        )
+
+
 def _mechanical(tracking_uri: str, version: Version) -> str | None:
     """What is wrong with a version when a fresh process loads and scores it; None when nothing."""
     command = [
@@ -165,7 +178,11 @@ def _judged(
     hour: str,
     evaluation: str,
 ) -> tuple[bool, str, dict[str, float], str | None]:
-    """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment."""
+    """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment.
+
+    Raises:
+        RefusedError: for one that would replace a champion and was not judged.
+    """
     name = candidate.name
     current = promotions.champion_before(store, name, hour)
     wrong = _mechanical(settings.tracking(), candidate)
@@ -180,6 +197,8 @@ def _judged(
         return False, reason, {}, current
     if is_embedding(name):
         return True, "it loads, and has seen more; what ranks with it is judged", {}, current
+    if current is not None:
+        _require_judged(store, candidate, hour, evaluation)
     label = settings.evaluation.labels[0]
     pool_hours = settings.promotion.pool_hours
     evidence = _evidence(store, name, hour, label, pool_hours, evaluation)
@@ -199,7 +218,7 @@ def promote(
     Intent, alias and done happen under one lock, so that promoters cannot interleave.
     """
     stage = f"{JOB}:{name}"
-    writer = claim(store, stage, ["alias"], token)
+    writer = claim(store, stage, promotions.ALIASES, token)
     summary = Summary(JOB, [hour])
     registry = Registry(settings.tracking())
     if is_embedding(name):
@@ -216,7 +235,7 @@ def promote(
             raise RefusedError(f"{name} has no version of hour {hour}. Run: {chosen.command}")
     summary.model = {"name": name, "version": candidate.version}
     summary.mlflow_run_url = registry.run_url(candidate.run_id)
-    with store.ledger.holding(stage, ["alias"], writer.token):
+    with store.ledger.holding(stage, promotions.ALIASES, writer.token):
         _reconcile(store, registry, name)
         known = promotions.decision(store, name, hour, str(candidate.version))
         made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation)
@@ -260,15 +279,14 @@ def rollback(store: Store, settings: Settings, name: str, hour: str, token: str)
         RefusedError: when there is none to go back to.
     """
     stage = f"{JOB}:{name}"
-    writer = claim(store, stage, ["alias"], token)
+    writer = claim(store, stage, promotions.ALIASES, token)
     registry = Registry(settings.tracking())
-    with store.ledger.holding(stage, ["alias"], writer.token):
+    with store.ledger.holding(stage, promotions.ALIASES, writer.token):
         _reconcile(store, registry, name)
-        done = [row for row in promotions.history(store, name) if row["stage"] == "done"]
-        moves = [row for row in done if row["action"] != "keep" and row["previous"] is not None]
-        if not moves:
+        move = promotions.last_move(store, name)
+        if move is None:
             raise RefusedError(f"{name} never had another champion; there is nothing to go back to")
-        back = moves[-1]["previous"]
+        back = move["previous"]
         row = {
             "decision_id": f"{name}|{hour}|rollback|{token}",
             "hour": hour,
@@ -276,8 +294,8 @@ def rollback(store: Store, settings: Settings, name: str, hour: str, token: str)
             "action": "rollback",
             "version": back,
             "champion": back,
-            "previous": moves[-1]["champion"],
-            "reason": f"rolled back by hand from version {moves[-1]['champion']}",
+            "previous": move["champion"],
+            "reason": f"rolled back by hand from version {move['champion']}",
             "evidence": {},
         }
         promotions.append(store, row, "intent")

@@ -46,11 +46,11 @@ def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 def _plots(model: GBDTRanker, report: FitReport, valid: pa.Table) -> dict[str, Any]:
     predicted = model.predict(valid)
     labels, probabilities = {}, {}
-    for task, scores in predicted.items():
+    for task in model.probabilities:
         column = valid[f"label_{task}"]
         mature = pc.is_valid(column).to_numpy()
         labels[task] = pc.drop_null(column).to_numpy()
-        probabilities[task] = scores[mature]
+        probabilities[task] = predicted[task][mature]
     return dict(standard_plots(report, labels, probabilities))
 
 
@@ -100,7 +100,7 @@ def _fit_and_register(
     progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
     model = GBDTRanker(GBDTConfig.from_dict(chosen.config), chosen.spec)
     report = model.fit(rows, held, lambda message: progress(JOB, message))
-    training = Provenance.of(recipe, table, model.tasks)
+    training = Provenance.of(recipe, table, chosen.tasks)
     summary.details = {
         "rounds": dict(report.rounds),
         "immature": dict(report.immature),

@@ -65,7 +65,8 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True)
 class FitReport:
     """What a fit did, by task. Losses are on the early-stopping rows unless the curve says else;
-    ``numbers`` are what a family says besides, ``speeds`` samples a second by epoch."""
+    ``numbers`` are what a family says besides, ``speeds`` samples a second by epoch, ``measure``
+    what the curves hold where it is no loss."""
 
     rounds: Mapping[str, int]
     curves: Mapping[str, Mapping[str, tuple[float, ...]]]
@@ -77,6 +78,7 @@ class FitReport:
     seconds_by_step: Mapping[str, float] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     speeds: tuple[float, ...] = ()
+    measure: str = "loss"
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for a tracker: ``fit_<what>_<task>``; what is not finite is left out."""
@@ -89,13 +91,13 @@ class FitReport:
             flat[f"fit_immature_{task}"] = float(self.immature[task])
             valid = self.curves[task].get("valid", ())
             if valid:
-                flat[f"fit_valid_loss_{task}"] = valid[max(rounds - 1, 0)]
+                flat[f"fit_valid_{self.measure}_{task}"] = valid[max(rounds - 1, 0)]
         return {key: value for key, value in flat.items() if math.isfinite(value)}
 
     def history(self) -> dict[str, tuple[float, ...]]:
         """Numbers by round or epoch: ``loss_<rows>_<task>`` and ``samples_per_second``."""
         found = {
-            f"loss_{rows}_{task}": values
+            f"{self.measure}_{rows}_{task}": values
             for task, curves in self.curves.items()
             for rows, values in curves.items()
         }
@@ -172,13 +174,19 @@ class Ranker(Model):
     def tasks(self) -> tuple[str, ...]:
         """The tasks it predicts, in the configured order."""
 
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        """The tasks whose predictions are probabilities of their labels."""
+        return self.tasks
+
     @abc.abstractmethod
     def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
         """Fit on ``train``, stopping early on ``valid``. A null label is immature and masked."""
 
     @abc.abstractmethod
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Per task one value a row: the probability of the task's label, or how much of it."""
+        """Per task one value a row: the probability of the task's label, how much of it, or a
+        score."""
 
     @abc.abstractmethod
     def combine(

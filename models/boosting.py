@@ -1,10 +1,12 @@
-"""Steps of boosting that a ranker composes: mature labels, shared bins, a watch on the loss."""
+"""Steps of boosting that a ranker composes: mature labels and what their rows weigh, shared bins, a
+watch on the loss."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import lightgbm as lgb
@@ -14,20 +16,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lightgbm.callback import CallbackEnv
 
-from models.base import LABEL_PREFIX, Progress, SpecError, TrainingRefused
+from models.base import LABEL_PREFIX, ModelError, Progress, SpecError, TrainingRefused
+from models.sample_weights import LabelWeight
 
-__all__ = ["Labels", "Watch", "mature_labels", "with_labels"]
+__all__ = ["Labels", "Watch", "mature_labels", "weighted", "with_labels"]
 
 _PROGRESS_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Mature labels of one task: ``values`` (n,) of 0 and 1, ``rows`` (n,) or None for all."""
+    """What a booster learns of a table's rows.
+
+    Attributes:
+        values: (n,) 0 or 1; for a ranking objective the grade.
+        rows: (n,) those of the binned rows that are mature, ascending; None for all.
+        immature: rows of the table whose label is not known yet.
+        weights: (n,) what a row weighs; None where all weigh the same.
+        order: (n,) the table's rows in the order in which they are to be binned; None as they are.
+        groups: (G,) how many rows in turn are ranked together; they add up to n.
+        positions: (n,) codes of the positions at which the rows were shown.
+    """
 
     values: npt.NDArray[np.float32]
     rows: npt.NDArray[np.int32] | None
     immature: int
+    weights: npt.NDArray[np.float32] | None = None
+    order: npt.NDArray[np.int64] | None = None
+    groups: npt.NDArray[np.int32] | None = None
+    positions: npt.NDArray[np.int32] | None = None
 
     @property
     def positives(self) -> int:
@@ -35,13 +52,19 @@ class Labels:
 
 
 class Watch:
-    """A LightGBM callback: reports progress, and stops at a loss that is not finite."""
+    """A LightGBM callback: reports progress, and stops at a loss that is not finite.
+
+    ``measure`` is how the loss is called.
+    """
 
     order = 15  # before early stopping, at 30, compares the losses
     before_iteration = False
 
-    def __init__(self, task: str, rounds: int, progress: Progress) -> None:
+    def __init__(
+        self, task: str, rounds: int, progress: Progress, measure: str = "log loss"
+    ) -> None:
         self.task = task
+        self.measure = measure
         self.rounds = rounds
         self.progress = progress
         self.last = time.perf_counter()
@@ -59,22 +82,14 @@ class Watch:
             self.last = now
             loss = env.evaluation_result_list[-1][2]
             self.progress(
-                f"{self.task}: round {env.iteration + 1} of {self.rounds}, log loss {loss:.6f}"
+                f"{self.task}: round {env.iteration + 1 - env.begin_iteration} of {self.rounds}, "
+                f"{self.measure} {loss:.6f}"
             )
 
 
 def mature_labels(table: pa.Table, task: str, what: str) -> Labels:
     """The non-null labels of ``task`` in ``table``, checked to be 0 or 1."""
-    name = f"{LABEL_PREFIX}{task}"
-    if name not in table.column_names:
-        raise SpecError(
-            f"the {what} rows have no column {name!r}; the source must declare the action, or "
-            f"task {task!r} be dropped"
-        )
-    column = table.column(name)
-    kind = column.type
-    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise SpecError(f"column {name!r} of the {what} rows is {kind}, not a number")
+    column = _label_column(table, task, what)
     rows = None
     if column.null_count:
         rows = np.flatnonzero(pc.is_valid(column).to_numpy()).astype(np.int32)
@@ -89,11 +104,82 @@ def mature_labels(table: pa.Table, task: str, what: str) -> Labels:
     return Labels(values, rows, column.null_count)
 
 
+def _label_column(table: pa.Table, label: str, what: str) -> pa.ChunkedArray:
+    name = f"{LABEL_PREFIX}{label}"
+    if name not in table.column_names:
+        raise SpecError(
+            f"the {what} rows have no column {name!r}; the source must declare the action, or "
+            f"{label!r} be dropped from the configuration"
+        )
+    column = table.column(name)
+    kind = column.type
+    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise SpecError(f"column {name!r} of the {what} rows is {kind}, not a number")
+    return column
+
+
+def weighted(
+    labels: Labels, table: pa.Table, task: str, added: Mapping[str, LabelWeight], what: str
+) -> Labels:
+    """``labels`` with the weights of their rows: 1 for a negative row, for a positive one what
+    ``added`` says of the task itself (1 unless it does) plus what the other labels add.
+
+    A null label adds nothing.
+
+    Raises:
+        SpecError: for a label that ``table`` does not have, or that is no number.
+        TrainingRefused: for a value from which no weight can be made.
+    """
+    if not added:
+        return labels
+    positive = np.flatnonzero(labels.values)
+    rows = positive if labels.rows is None else labels.rows[positive]
+    total = np.full(len(rows), added[task].amount if task in added else 1.0)
+    for label, weight in added.items():
+        if label != task:
+            column = pc.cast(_label_column(table, label, what), pa.float64())
+            values = pc.fill_null(column, 0.0).to_numpy()[rows]
+            _check_amounts(values, label, task, weight.log, what)
+            total += weight.of(values)
+    weights = np.ones(len(labels.values), dtype=np.float32)
+    weights[positive] = total
+    return replace(labels, weights=None if (weights == 1).all() else weights)
+
+
+def _check_amounts(
+    values: npt.NDArray[np.float64], label: str, task: str, log: bool, what: str
+) -> None:
+    fits = (values >= 0) & np.isfinite(values) if log else (values == 0) | (values == 1)
+    wrong = values[~fits]
+    if len(wrong):
+        hint = "make it a number of at least 0" if log else "weigh an amount by {log: number}"
+        raise TrainingRefused(
+            f"sample_weights.{task}.{label}: {len(wrong):,} of {len(values):,} values of "
+            f"{LABEL_PREFIX}{label} in positive {what} rows give no weight, such as "
+            f"{float(wrong[0])}; {hint}"
+        )
+
+
 def with_labels(data: lgb.Dataset, labels: Labels) -> lgb.Dataset:
     """``data`` with the labels of one task, cut down to its mature rows; the bins are shared."""
     if labels.rows is None:
-        return data.set_label(labels.values)
+        return _described(data, labels)
     part = data.subset([])
     # Set here because `subset` sorts its argument as a Python list: a second for a million rows.
     part.used_indices = labels.rows  # type: ignore[assignment]
-    return part.construct().set_label(labels.values)
+    return _described(part.construct(), labels)
+
+
+def _described(data: lgb.Dataset, labels: Labels) -> lgb.Dataset:
+    # `set_weight(None)` would leave the weights of the task before.
+    data.set_label(labels.values).set_field("weight", labels.weights)
+    if labels.groups is not None:
+        if int(labels.groups.sum()) != data.num_data():
+            raise ModelError(
+                f"groups of {int(labels.groups.sum()):,} rows for {data.num_data():,} binned ones; "
+                "bin the rows in the order of their groups"
+            )
+        data.set_group(labels.groups)
+    if labels.positions is not None:
+        data.set_position(labels.positions)
+    return data

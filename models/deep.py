@@ -339,6 +339,10 @@ class DeepRanker(Ranker, abc.ABC):
                 found.append(self.module(rows).cpu().numpy())
         return np.concatenate(found)
 
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self._tasks if task.kind == BINARY)
+
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Per task the probability of a positive label, or the expected value, (rows,)."""
         self.spec.check(table)

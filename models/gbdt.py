@@ -1,4 +1,5 @@
-"""Pointwise gradient-boosted trees: one LightGBM booster a task, a weighted sum to rank by.
+"""Gradient-boosted trees: one LightGBM booster a task and a weighted sum to rank by, or one booster
+that learns the order of a group.
 
 Tables go from Arrow into LightGBM's bins without a copy in between but the codes of the sparse
 columns; the bins are made once and serve every task.
@@ -7,10 +8,8 @@ columns; the bins are made once and serve every task.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -22,7 +21,6 @@ import pyarrow as pa
 from models.base import (
     CONFIG_FILE,
     SPEC_FILE,
-    ConfigError,
     FeatureSpec,
     FitReport,
     ModelError,
@@ -36,139 +34,22 @@ from models.base import (
     silent,
     write_json,
 )
-from models.boosting import Labels, Watch, mature_labels, with_labels
+from models.boosting import Labels, Watch, mature_labels, weighted, with_labels
+from models.gbdt_config import BINARY_METRIC, NDCG, RELEVANCE, GBDTConfig
+from models.graded import graded_targets, ndcg_of
+from models.leaf_layout import LeafLayout
 
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
 _BOOSTERS: Final = "boosters"
-_METRIC: Final = "binary_logloss"
-
-
-@dataclass(frozen=True)
-class GBDTConfig:
-    """Settings of the boosters, the same for every task.
-
-    ``weights`` are the coefficients of the tasks' probabilities in the ranking score: 1 each when
-    empty, else 0 for a task that is not named. ``threads`` 0 means every core. ``max_bin``,
-    ``lambda_l2``, ... mean what they mean in LightGBM.
-    """
-
-    tasks: tuple[str, ...] = ("click",)
-    weights: Mapping[str, float] = field(default_factory=dict)
-    num_leaves: int = 31
-    learning_rate: float = 0.05
-    rounds: int = 300
-    early_stopping_rounds: int = 30
-    min_data_in_leaf: int = 100
-    feature_fraction: float = 1.0
-    bagging_fraction: float = 1.0
-    lambda_l2: float = 0.0
-    max_bin: int = 255
-    cat_smooth: float = 10.0
-    seed: int = 0
-    threads: int = 0
-    min_positives: int = 50
-    train_curve: bool = False
-
-    def __post_init__(self) -> None:
-        for key in ("rounds", "early_stopping_rounds", "min_data_in_leaf", "min_positives"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("feature_fraction", "bagging_fraction"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; it must lie in (0, 1]")
-        if self.num_leaves < 2 or self.max_bin < 2:
-            raise ConfigError(
-                f"num_leaves is {self.num_leaves}, max_bin {self.max_bin}; both must be at least 2"
-            )
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.lambda_l2 < math.inf:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate} must be above 0, lambda_l2 {self.lambda_l2} "
-                "not below, both finite"
-            )
-        if self.threads < 0 or self.seed < 0:
-            raise ConfigError(f"threads {self.threads} and seed {self.seed} must not be negative")
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ConfigError(f"tasks is {list(self.tasks)}; name at least one, each once")
-        self._check_weights()
-
-    def _check_weights(self) -> None:
-        unknown = sorted(set(self.weights) - set(self.tasks))
-        if unknown:
-            raise ConfigError(f"weights for tasks that are not trained: {', '.join(unknown)}")
-        values = [self.weight(task) for task in self.tasks]
-        if not all(math.isfinite(value) for value in values) or not any(values):
-            raise ConfigError(f"weights {values} must be finite and not all 0")
-
-    def weight(self, task: str) -> float:
-        """The coefficient of ``task`` in the ranking score."""
-        return float(self.weights.get(task, 0.0)) if self.weights else 1.0
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GBDTConfig:
-        """A configuration from plain values, as read from YAML or JSON.
-
-        Raises:
-            ConfigError: naming an unknown key, or a value that cannot be used.
-        """
-        known = {item.name: item for item in fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                f"unknown keys in the GBDT configuration: {', '.join(unknown)}; "
-                f"known are {', '.join(sorted(known))}"
-            )
-        return cls(**{key: _plain(key, value, known[key].type) for key, value in values.items()})
-
-    def params(self) -> dict[str, Any]:
-        """LightGBM's parameters. Row-wise histograms are forced: the automatic choice between
-        row-wise and column-wise is made by timing, and may differ from run to run."""
-        return {
-            "objective": "binary",
-            "metric": _METRIC,
-            "verbosity": -1,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_leaves": self.num_leaves,
-            "learning_rate": self.learning_rate,
-            "min_data_in_leaf": self.min_data_in_leaf,
-            "feature_fraction": self.feature_fraction,
-            "bagging_fraction": self.bagging_fraction,
-            "bagging_freq": int(self.bagging_fraction < 1),
-            "lambda_l2": self.lambda_l2,
-            "max_bin": self.max_bin,
-            "cat_smooth": self.cat_smooth,
-            "seed": self.seed,
-            "num_threads": self.threads,
-        }
-
-
-def _plain(key: str, value: Any, kind: Any) -> Any:
-    """``value`` as the field's type, or a ConfigError: YAML reads 1e-3 as text, for example."""
-    try:
-        if key == "tasks":
-            if isinstance(value, str):
-                raise TypeError("a list is wanted")
-            return tuple(str(task) for task in value)
-        if key == "weights":
-            return {str(task): float(weight) for task, weight in dict(value).items()}
-        if kind == "bool":
-            if not isinstance(value, bool):
-                raise TypeError("true or false is wanted")
-            return value
-        if kind == "int":
-            if isinstance(value, bool) or int(value) != float(value):
-                raise TypeError("a whole number is wanted")
-            return int(value)
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"GBDT configuration: {key} is {value!r} ({error})") from error
 
 
 class GBDTRanker(Ranker):
-    """One booster a task on the dense columns and the codes of the sparse ones.
+    """Boosters on the dense columns and the codes of the sparse ones.
 
-    The ranking score is the weighted sum of the tasks' probabilities.
+    With objective ``binary`` there is one a task, and the ranking score is the weighted sum of the
+    tasks' probabilities. With a ranking objective there is one for the graded tasks together; its
+    only output is ``relevance``, which is the ranking score and no probability of anything.
     """
 
     family: ClassVar[str] = "gbdt"
@@ -181,6 +62,11 @@ class GBDTRanker(Ranker):
             raise SpecError(f"a GBDT reads dense and sparse columns only, not {', '.join(unread)}")
         if not spec.columns:
             raise SpecError("the FeatureSpec names no column; name at least one")
+        if config.debias == "position" and len(spec.training_only) != 1:
+            raise SpecError(
+                f"debias is position, and the FeatureSpec names {len(spec.training_only)} "
+                "training-only columns; name the position, and it alone"
+            )
         self.config = config
         self.spec = spec
         self._texts: dict[str, str] = {}
@@ -188,7 +74,14 @@ class GBDTRanker(Ranker):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return self.config.tasks
+        return (RELEVANCE,) if self.config.ranks else self.config.tasks
+
+    @property
+    def probabilities(self) -> tuple[str, ...]:
+        """The tasks' own rates: a score is none, nor is what was learned of weighted rows."""
+        if self.config.ranks:
+            return ()
+        return tuple(task for task in self.tasks if task not in self.config.sample_weights)
 
     @property
     def tree_version(self) -> str:
@@ -199,7 +92,7 @@ class GBDTRanker(Ranker):
         return digest.hexdigest()
 
     def config_dict(self) -> dict[str, Any]:
-        return {**asdict(self.config), "tasks": list(self.tasks)}
+        return self.config.to_dict()
 
     def booster_text(self, task: str) -> str:
         """The booster of ``task`` as LightGBM writes it."""
@@ -211,24 +104,27 @@ class GBDTRanker(Ranker):
         return self._texts[task]
 
     def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
-        """Fit one booster a task on ``train``, each stopped by its log loss on ``valid``.
+        """Fit the boosters on ``train``, each stopped by its log loss, or NDCG@10, on ``valid``.
 
-        A row whose label is null is masked for that task.
+        A row whose label is null is masked for that task. Where the configuration weighs samples,
+        the loss that stops it is of rows weighed alike. For a ranking objective see
+        :func:`models.graded.graded_rows`.
 
         Raises:
             SpecError: when a table lacks a feature or label column.
             TrainingRefused: for too few positives, one class only, labels that are not 0 or 1, or
-                a loss that is not finite; the sentence names the task.
+                a loss or sample weight that is not finite; the sentence names the task.
         """
         started = time.perf_counter()
-        labels = {task: self._labels(train, valid, task) for task in self.tasks}
-        data = self._binned(train, None)
-        held = self._binned(valid, data)
+        targets, numbers = self._targets(train, valid)
+        orders = [labels.order for labels in next(iter(targets.values()))]
+        data = self._binned(train, orders[0], None)
+        held = self._binned(valid, orders[1], data)
         steps = {"bin": time.perf_counter() - started}
-        progress(f"binned {train.num_rows:,} rows x {len(self.spec.columns)} columns")
+        progress(f"binned {data.num_data():,} rows x {len(self.spec.columns)} columns")
         curves: dict[str, dict[str, tuple[float, ...]]] = {}
         texts: dict[str, str] = {}
-        for task, (fitted, stopping) in labels.items():
+        for task, (fitted, stopping) in targets.items():
             began = time.perf_counter()
             texts[task], curves[task] = self._boost(
                 task, with_labels(data, fitted), with_labels(held, stopping), progress
@@ -239,18 +135,46 @@ class GBDTRanker(Ranker):
             rounds={task: self._boosters[task].num_trees() for task in self.tasks},
             curves=curves,
             importances={task: self._importance(task) for task in self.tasks},
-            rows={task: len(fitted.values) for task, (fitted, _) in labels.items()},
-            positives={task: fitted.positives for task, (fitted, _) in labels.items()},
-            immature={task: fitted.immature for task, (fitted, _) in labels.items()},
+            rows={task: len(fitted.values) for task, (fitted, _) in targets.items()},
+            positives={task: fitted.positives for task, (fitted, _) in targets.items()},
+            immature={task: fitted.immature for task, (fitted, _) in targets.items()},
             seconds=time.perf_counter() - started,
             seconds_by_step=steps,
+            numbers=numbers,
+            measure=self._measure[1],
         )
 
-    def _binned(self, table: pa.Table, reference: lgb.Dataset | None) -> lgb.Dataset:
-        """The table in bins (those of ``reference``, if given); labels are set task by task."""
+    @property
+    def _measure(self) -> tuple[str, str]:
+        """What stops a booster, as LightGBM calls it and as the report does."""
+        return (NDCG, NDCG) if self.config.ranks else (BINARY_METRIC, "loss")
+
+    def _targets(
+        self, train: pa.Table, valid: pa.Table
+    ) -> tuple[dict[str, tuple[Labels, Labels]], dict[str, float]]:
+        """By output what is learned of both tables; and numbers for the report."""
+        if not self.config.ranks:
+            return {task: self._labels(train, valid, task) for task in self.tasks}, {}
+        position = self.spec.training_only[0] if self.config.debias == "position" else None
+        fitted, stopping = graded_targets(train, valid, self.config, position)
+        numbers = {
+            "groups": float(fitted.groups),
+            "groups_immature": float(fitted.immature),
+            "groups_of_one_grade": float(fitted.alike),
+        }
+        return {RELEVANCE: (fitted.labels, stopping.labels)}, numbers
+
+    def _binned(
+        self, table: pa.Table, order: npt.NDArray[np.int64] | None, reference: lgb.Dataset | None
+    ) -> lgb.Dataset:
+        """The table's rows in ``order``, in bins (those of ``reference``, if given); labels are set
+        task by task."""
+        matrix = self._matrix(table)
+        if order is not None:
+            matrix = matrix.take(pa.array(order))
         return lgb.Dataset(
-            self._matrix(table),
-            label=np.zeros(table.num_rows, dtype=np.float32),
+            matrix,
+            label=np.zeros(matrix.num_rows, dtype=np.float32),
             reference=reference,
             categorical_feature=[column.name for column in self.spec.sparse],
             params=self.config.params(),
@@ -287,12 +211,17 @@ class GBDTRanker(Ranker):
                 f"{stopping.positives:,} positives of {len(stopping.values):,} mature rows "
                 f"({stopping.immature:,} immature); train on a longer span or drop the task"
             )
-        return fitted, stopping
+        added = self.config.sample_weights.get(task, {})
+        return (
+            weighted(fitted, train, task, added, "training"),
+            weighted(stopping, valid, task, added, "early-stopping"),
+        )
 
     def _boost(
         self, task: str, fitted: lgb.Dataset, stopping: lgb.Dataset, progress: Progress
     ) -> tuple[str, dict[str, tuple[float, ...]]]:
         """Train one booster; its text cut at the best round, and its loss curves."""
+        metric, words = self._measure[0], "NDCG@10" if self.config.ranks else "log loss"
         recorded: dict[str, dict[str, list[float]]] = {}
         sets, names = [stopping], ["valid"]
         if self.config.train_curve:
@@ -303,15 +232,16 @@ class GBDTRanker(Ranker):
             num_boost_round=self.config.rounds,
             valid_sets=sets,
             valid_names=names,
+            feval=ndcg_of(self.config.gains) if self.config.ranks else None,
             callbacks=[
                 lgb.record_evaluation(recorded),
-                Watch(task, self.config.rounds, progress),
+                Watch(task, self.config.rounds, progress, words),
                 lgb.early_stopping(self.config.early_stopping_rounds, verbose=False),
             ],
         )
-        curves = {name: tuple(recorded[name][_METRIC]) for name in names}
+        curves = {name: tuple(recorded[name][metric]) for name in names}
         best = booster.best_iteration
-        progress(f"{task}: {best} rounds, log loss {curves['valid'][best - 1]:.6f}")
+        progress(f"{task}: {best} rounds, {words} {curves['valid'][best - 1]:.6f}")
         return booster.model_to_string(num_iteration=best), curves
 
     def _adopt(self, texts: Mapping[str, str]) -> None:
@@ -324,7 +254,8 @@ class GBDTRanker(Ranker):
         return {name: float(gain) for name, gain in zip(self.spec.columns, gains, strict=True)}
 
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Per task the probability of a positive label, (rows,)."""
+        """Per task the probability of a positive label, or the score of a ranking objective,
+        (rows,)."""
         matrix = self._matrix(table)
         values: dict[str, npt.NDArray[np.float64]] = {}
         for task in self.tasks:
@@ -339,13 +270,17 @@ class GBDTRanker(Ranker):
     def combine(
         self, predictions: Mapping[str, npt.NDArray[np.float64]]
     ) -> npt.NDArray[np.float64]:
-        """The weighted sum of the tasks' probabilities, (rows,)."""
+        """The weighted sum of the tasks' probabilities, or the score of a ranking objective,
+        (rows,)."""
+        if self.config.ranks:
+            return predictions[RELEVANCE]
         parts = [self.config.weight(task) * predictions[task] for task in self.tasks]
         total: npt.NDArray[np.float64] = np.sum(parts, axis=0, dtype=np.float64)
         return total
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json``, ``feature_spec.json`` and ``boosters/<task>.txt``."""
+        """Write ``config.json``, ``feature_spec.json``, ``boosters/<task>.txt`` and, for those who
+        read leaves, ``leaves.json``: it follows from the boosters, and is not loaded."""
         (folder / _BOOSTERS).mkdir(parents=True, exist_ok=True)
         for task in self.tasks:
             path = folder / _BOOSTERS / f"{task}.txt"
@@ -359,6 +294,8 @@ class GBDTRanker(Ranker):
                 "tree_version": self.tree_version,
             },
         )
+        texts = {task: self._text(task) for task in self.tasks}
+        LeafLayout.of(self.tree_version, texts).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -1,7 +1,8 @@
 """What a registered version tells the system downstream: the artefact folder and handoff.json.
 
 The folder holds what the ranker saved, ``metrics.json``, the input example and ``handoff.json``,
-whose schema has a version: a reader refuses one that it does not know instead of guessing.
+which names the file that says what the leaf ids of trees mean. Its schema has a version: a reader
+refuses one that it does not know instead of guessing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.base import CONFIG_FILE, FeatureSpec, ModelError, read_json, write_json
+from models.leaf_layout import LEAVES_FILE
 
 __all__ = [
     "EXAMPLE_FILE",
@@ -99,6 +101,7 @@ def pack(
         "feature_spec": json.loads(spec.to_json()),
         "feature_spec_sha": spec.sha,
         "tree_version": config.get("tree_version", ""),
+        "leaf_layout": LEAVES_FILE if (target / LEAVES_FILE).is_file() else "",
         "files": file_shas(target),
         "load": {
             "python": "models.registry.Registry(TRACKING_URI).load(NAME, VERSION_OR_ALIAS)",

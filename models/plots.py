@@ -55,14 +55,16 @@ def importance_figure(report: FitReport, top: int = 20) -> Figure:
 
 
 def learning_curve_figure(report: FitReport) -> Figure:
-    """Loss by round, one panel a task; the dashed line is the round that was kept."""
+    """Loss (or what was measured) by round, one panel a task; the dashed line is the round that was
+    kept."""
+    measure = "log loss" if report.measure == "loss" else report.measure
     figure = _figure(len(report.curves))
     axes = figure.subplots(1, len(report.curves), squeeze=False)[0]
     for panel, (task, curves) in zip(axes, report.curves.items(), strict=True):
         for name, losses in curves.items():
             panel.plot(range(1, len(losses) + 1), losses, label=name)
         panel.axvline(report.rounds[task], linestyle="--", color="grey")
-        panel.set(title=f"{task}: learning curve", xlabel="round", ylabel="log loss")
+        panel.set(title=f"{task}: learning curve", xlabel="round", ylabel=measure)
         panel.legend()
     return figure
 
@@ -233,11 +235,11 @@ def standard_plots(
     labels: Mapping[str, npt.ArrayLike],
     probabilities: Mapping[str, npt.ArrayLike],
 ) -> dict[str, Figure]:
-    """Figures by the name that they are registered under; importance for models that know it."""
-    figures = {
-        "learning_curve": learning_curve_figure(report),
-        "reliability": reliability_figure(labels, probabilities),
-    }
+    """Figures by the name that they are registered under: importance for models that know it, and
+    reliability where ``labels`` have probabilities."""
+    figures = {"learning_curve": learning_curve_figure(report)}
+    if labels:
+        figures["reliability"] = reliability_figure(labels, probabilities)
     if report.importances:
         figures["feature_importance"] = importance_figure(report)
     return figures

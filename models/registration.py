@@ -239,6 +239,15 @@ class RegistryBase(abc.ABC):
             self._discard(experiment, old)
         return self.run_url(run_id)
 
+    def _log_history(
+        self, run_id: str, model_id: str, history: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Add numbers by step to a run and its model."""
+        longest = max((len(values) for values in history.values()), default=0)
+        for step in range(longest):
+            there = {key: values[step] for key, values in history.items() if step < len(values)}
+            self._log_metrics(run_id, model_id, there, step + 1)
+
     def _clear_orphans(self, experiment: str, name: str, run_key: str) -> None:
         """Remove runs of ``run_key`` that never became a version."""
         orphans = self._runs(experiment, run_key)
@@ -290,12 +299,6 @@ class RegistryBase(abc.ABC):
         self, run_id: str, model_id: str | None, metrics: Mapping[str, float], step: int = 0
     ) -> None:
         """Add metrics to a run and its model."""
-
-    @abc.abstractmethod
-    def _log_history(
-        self, run_id: str, model_id: str, history: Mapping[str, Sequence[float]]
-    ) -> None:
-        """Add numbers by step to a run and its model."""
 
     @abc.abstractmethod
     def _upload(self, run_id: str, folder: str, artefacts: Mapping[str, Artefact]) -> None:

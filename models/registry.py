@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 
 from models.base import Model
-from models.registration import RegistryBase
+from models.removal import Removal
 from models.retry import Backoff, mlflow_environment, shown_address
 from models.versions import (
     Artefact,
@@ -51,6 +51,7 @@ with warnings.catch_warnings():
     from mlflow.models import Model as MlflowModel
     from mlflow.models import ModelSignature, set_model
     from mlflow.pyfunc.model import PythonModel
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import Array
 
@@ -62,11 +63,14 @@ _PARAMETERS: Final = {str: "string", int: "long", bool: "boolean"}
 _PARAMS_AT_ONCE: Final = 100
 _PARAM_LENGTH: Final = 6000
 _TRANSIENT: Final = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
-_ABSENT: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_GONE: Final = "RESOURCE_DOES_NOT_EXIST"
+_NO_ALIAS: Final = (_GONE, "INVALID_PARAMETER_VALUE")
 _EXISTS: Final = "RESOURCE_ALREADY_EXISTS"
+_PAGE: Final = 1000
+_OLDEST: Final = ["version_number ASC"]
 
 
-class Registry(RegistryBase):
+class Registry(Removal):
     """Versions of rankers on an MLflow server, or on a database for tests.
 
     ``retries`` and ``backoff`` (seconds before the first retry, then doubling) bound how long an
@@ -117,6 +121,25 @@ class Registry(RegistryBase):
                 "or --tracking-uri to one that runs, and run the same command again."
             ) from error
 
+    def _if_there(
+        self,
+        what: str,
+        function: Callable[[mlflow.MlflowClient], _T],
+        absent: Sequence[str] = (_GONE,),
+    ) -> _T | None:
+        def tried(client: mlflow.MlflowClient) -> _T | None:
+            try:
+                return function(client)
+            except MlflowException as error:
+                if error.error_code not in absent:
+                    raise
+                return None
+
+        return self._call(what, tried)
+
+    def _files_at(self, location: str) -> Any:
+        return get_artifact_repository(location, tracking_uri=self.tracking_uri)
+
     def get(self, name: str, version: int) -> Version:
         """One version by its number; RegistryError when there is none."""
         what = f"find version {version} of {name}"
@@ -124,16 +147,8 @@ class Registry(RegistryBase):
 
     def alias(self, name: str, alias: str) -> Version | None:
         """The version that ``alias`` of ``name`` points to, if any."""
-
-        def read(client: mlflow.MlflowClient) -> ModelVersion | None:
-            try:
-                return client.get_model_version_by_alias(name, alias)
-            except MlflowException as error:
-                if error.error_code in _ABSENT:
-                    return None
-                raise
-
-        found = self._call(f"read alias {alias} of {name}", read)
+        what = f"read alias {alias} of {name}"
+        found = self._if_there(what, lambda c: c.get_model_version_by_alias(name, alias), _NO_ALIAS)
         return None if found is None else self._version(found)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
@@ -169,18 +184,18 @@ class Registry(RegistryBase):
             query += f" and tags.run_key = '{run_key}'"
 
         def pages(client: mlflow.MlflowClient) -> list[Version]:
-            found: list[Version] = []
+            found: dict[int, Version] = {}
             token: str | None = ""
             while token is not None:
-                page = client.search_model_versions(query, 1000, page_token=token or None)
-                found += [self._version(item) for item in page]
+                # Oldest first: one that is new, or changed, moves none to another page.
+                page = client.search_model_versions(query, _PAGE, _OLDEST, token or None)
+                found |= {int(item.version): self._version(item) for item in page}
                 token = page.token or None
             # A search leaves the aliases out.
             aliases = client.get_registered_model(name).aliases if found else {}
-            return [with_aliases(item, aliases) for item in found]
+            return [with_aliases(item, aliases) for item in found.values()]
 
-        found = self._call(f"list versions of {name}", pages)
-        return sorted(found, key=lambda item: item.version)
+        return self._call(f"list versions of {name}", pages)
 
     def _version(self, found: ModelVersion) -> Version:
         url = ""
@@ -284,14 +299,6 @@ class Registry(RegistryBase):
 
         self._call(f"take the files of model {model_id}", send)
 
-    def _log_history(
-        self, run_id: str, model_id: str, history: Mapping[str, Sequence[float]]
-    ) -> None:
-        longest = max((len(values) for values in history.values()), default=0)
-        for step in range(longest):
-            there = {key: values[step] for key, values in history.items() if step < len(values)}
-            self._log_metrics(run_id, model_id, there, step + 1)
-
     def _log_metrics(
         self, run_id: str, model_id: str | None, metrics: Mapping[str, float], step: int = 0
     ) -> None:
@@ -357,13 +364,6 @@ class Registry(RegistryBase):
             # Two processes registered at once: both keep the first.
             self._delete_version(version)
         return first
-
-    def _delete_version(self, version: Version) -> None:
-        number = str(version.version)
-        self._call(
-            f"delete version {number} of {version.name}",
-            lambda c: c.delete_model_version(version.name, number),
-        )
 
     def _set_tag(self, version: Version, key: str, value: str) -> None:
         number = str(version.version)

@@ -31,6 +31,8 @@ class Contender:
     Attributes:
         score: scores of rows for each of the labels asked for; larger ranks higher.
         spec: what it reads; None for one that reads what every sample has.
+        probabilities: labels for which its scores are probabilities; None where any score in
+            [0, 1] is taken for one.
     """
 
     role: str
@@ -39,6 +41,7 @@ class Contender:
     data_hour: str | None
     score: Callable[[pa.Table, Sequence[str]], ByLabel]
     spec: FeatureSpec | None = None
+    probabilities: tuple[str, ...] | None = None
 
 
 def contender(registry: Registry, role: str, version: Version, hour: str) -> Contender:
@@ -56,7 +59,7 @@ def contender(registry: Registry, role: str, version: Version, hour: str) -> Con
         )
     model = registry.load(version.name, version.version).model
     return Contender(role, version.name, str(version.version), data_hour, _model_scores(model),
-                     model.spec)  # fmt: skip
+                     model.spec, model.probabilities)  # fmt: skip
 
 
 def popularity() -> Contender:

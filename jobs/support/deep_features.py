@@ -14,9 +14,10 @@ from jobs.support.settings import PretrainSettings
 from models import FeatureSpec, SparseColumn
 from models.base import PretrainedColumn, SequenceColumn
 
-__all__ = ["deep_spec", "reading"]
+__all__ = ["POSITION", "deep_spec", "reading"]
 
-_POSITIONS: Final = 64
+POSITION: Final = SparseColumn("position", 64, kind="integer")
+"""Where an impression stood, which only training reads."""
 _ACTIONS: Final = 16
 _LOGARITHMS: Final = 32
 """Codes of a number by its logarithm: up to 2 ** 31 seconds."""
@@ -52,7 +53,7 @@ def deep_spec(
             for name in (service.vectors if space else ())
         ),
         labels=tuple(labels),
-        training_only=(SparseColumn("position", _POSITIONS, kind="integer"),),
+        training_only=(POSITION,),
     )
 
 

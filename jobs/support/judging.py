@@ -95,7 +95,8 @@ def judge(contender: Contender, rows: Scored, label: str, resamples: int, seed: 
                       rows.rows)  # fmt: skip
     scores = rows.scores[contender.role, label][mature]
     groups = rows.groups.filter(pa.array(mature))
-    metrics = evaluate_ranking(labels, scores, groups)
+    probable = contender.probabilities is None or label in contender.probabilities
+    metrics = evaluate_ranking(labels, scores, groups, probabilities=probable)
     per_group = ndcg_at_k(labels, scores, groups, 10)
     counted = ~np.isnan(per_group.values)
     ndcg = per_group.values[counted]

@@ -16,12 +16,12 @@ from feature_store.services import FeatureService, ServiceError, feature_service
 from feature_store.sources.base import Source
 from feature_store.tables import Store
 from feature_store.training_set import RECIPE_LABELS, Lineage, Recipe, lineage
-from jobs.support.deep_features import deep_spec, reading
+from jobs.support.deep_features import POSITION, deep_spec, reading
 from jobs.support.promotions import champion_before
 from jobs.support.settings import Settings, SettingsError
 from models import MODELS, FeatureSpec, SparseColumn
 from models.base import ConfigError, SpecError
-from models.gbdt import GBDTConfig
+from models.gbdt_config import GBDTConfig
 from models.registry import Registry, Version
 
 __all__ = [
@@ -55,6 +55,7 @@ class Plan:
     Attributes:
         hour: the model knows what arrived before its start.
         config: the model's configuration, complete; ``section`` is where it was read.
+        tasks: the labels that the fit reads.
         command: what makes the version.
         warm: version of ``name`` that the fit starts from; None for one that starts from nothing.
     """
@@ -104,7 +105,7 @@ class Plan:
         if absent:
             raise SettingsError(
                 f"source {source.name} declares no action for {absent}; "
-                f"{self.section}.tasks can be among {sorted(known)}"
+                f"{self.section} can read {sorted(known)}"
             )
         service = self.service
         return Recipe(
@@ -133,7 +134,8 @@ def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
     spec = FeatureSpec(
         dense=(*service.dense(), *service.similarities),
         sparse=tuple(SparseColumn(column, buckets) for column, buckets in service.sparse()),
-        labels=tuple(label_column(task) for task in config.tasks),
+        labels=tuple(label_column(label) for label in config.reads),
+        training_only=(POSITION,) if config.debias == "position" else (),
     )
     first = hr.add(hour, -train.span_hours)
     service = replace(service, sequences=(), vectors=())  # trees read none
@@ -141,7 +143,7 @@ def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
     origin = lineage(store, first, hr.add(hour, -1), hour, service, zone)
     command = f"train_gbdt.py --name {name} --hour {hour}"
     return Plan(
-        name, "gbdt", hour, first, service, origin, config.__dict__, section, config.tasks, spec,
+        name, "gbdt", hour, first, service, origin, config.to_dict(), section, config.reads, spec,
         command,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 from feature_store.schemas import PROMOTIONS
 from feature_store.tables import Store
 
-__all__ = ["append", "champion_before", "decision", "history", "unfinished"]
+__all__ = [
+    "ALIASES", "append", "champion_before", "decision", "history", "last_move", "of_record",
+    "unfinished",
+]  # fmt: skip
+
+ALIASES: Final = ("alias",)
+"""What a promoter holds the fence of while it moves the aliases of a name."""
 
 
 def history(store: Store, name: str) -> list[dict[str, Any]]:
@@ -32,6 +38,27 @@ def champion_before(store: Store, name: str, hour: str) -> str | None:
     """The version that served before ``hour``: the last decision with an earlier hour."""
     done = [row for row in history(store, name) if row["stage"] == "done" and row["hour"] < hour]
     return done[-1]["champion"] if done else None
+
+
+def last_move(store: Store, name: str) -> dict[str, Any] | None:
+    """The last decision by which one champion took the place of another: what a rollback undoes."""
+    done = [row for row in history(store, name) if row["stage"] == "done"]
+    moves = [row for row in done if row["action"] != "keep" and row["previous"] is not None]
+    return moves[-1] if moves else None
+
+
+def of_record(store: Store, name: str, since: str) -> set[str]:
+    """Versions that the log of ``name`` still needs: those that served at ``since`` or later, the
+    one that a rollback puts back, and what an interrupted decision is about."""
+    done = [row for row in history(store, name) if row["stage"] == "done"]
+    needed = {row["champion"] for row in done if row["hour"] >= since}
+    needed.add(champion_before(store, name, since))
+    move = last_move(store, name)
+    if move is not None:
+        needed.add(move["previous"])
+    for row in unfinished(store, name):
+        needed |= {row["champion"], row["version"], row["previous"]}
+    return {str(number) for number in needed if number is not None}
 
 
 def decision(store: Store, name: str, hour: str, version: str) -> dict[str, Any] | None:

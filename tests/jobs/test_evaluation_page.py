@@ -10,7 +10,9 @@ import numpy as np
 from jobs.support.evaluation_page import Judged, evaluation_page
 
 HOUR, CUT = "2026-11-11T05", "2026-11-11T06"
-METRICS = {"ndcg_at_10": 0.65432, "auc": 0.7, "groups": 1234.0}
+METRICS = {
+    "ndcg_at_10": 0.65432, "auc": 0.7, "expected_calibration_error": 0.0123, "groups": 1234.0,
+}  # fmt: skip
 
 
 def judged(role: str, label: str, **changes: Any) -> Judged:
@@ -43,6 +45,8 @@ def test_the_page_lists_labels_and_roles_in_order() -> None:
         "0.6543",
         "0.7000",
         "-",
+        "-",
+        "0.0123",
         "1,234",
         "[0.6400, 0.6700]",
         "7",
@@ -53,4 +57,4 @@ def test_a_model_without_mature_groups_has_a_row() -> None:
     nothing = {"metrics": {"groups": 0.0}, "intervals": {}}
     page = evaluation_page(HOUR, [judged("candidate", "order", **nothing)], "offline", CUT)
     assert "nan" not in page
-    assert page.count(">-</td>") == 7
+    assert page.count(">-</td>") == 9

@@ -147,6 +147,7 @@ def test_saved_files_are_plain_text(fitted: GBDTRanker, tmp_path: Path) -> None:
     names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert names == [
         "boosters/click.txt", "boosters/follow.txt", "config.json", "feature_spec.json",
+        "leaves.json",
     ]  # fmt: skip
     assert all((tmp_path / name).read_text(encoding="utf-8") for name in names)
 

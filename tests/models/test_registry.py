@@ -183,7 +183,7 @@ def test_loaded_it_gives_the_same_bits(
     assert handoff["tree_version"] == fitted.tree_version
     assert set(handoff["files"]) == {
         "boosters/click.txt", "boosters/follow.txt", "config.json", "feature_spec.json",
-        "input_example.parquet", "metrics.json",
+        "input_example.parquet", "leaves.json", "metrics.json",
     }  # fmt: skip
     with pytest.raises(RegistryError, match=r"no alias 'challenger'.*\[1\]"):
         registry.load(NAME, "challenger")
