@@ -28,8 +28,8 @@ __all__ = ["LeafRegression"]
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int32]
 
-_ITERATIONS: Final = 500
-_GRADIENT: Final = 1e-4  # largest component at a solution, in standard errors of the weights
+_ITERATIONS: Final = 1000
+_GRADIENT: Final = 1e-3  # largest component at a solution, in standard errors of the weights
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,12 @@ def _minimised(loss: Callable[[Floats], tuple[float, Floats]], size: int, task: 
 def _margins(ids: Ids, weights: Floats) -> Floats:
     """The sum of the weights of each row's leaves, (rows,)."""
     rows, trees = ids.shape
-    margins = np.zeros(rows)
+    margins = np.empty(rows)
     for i in range(rows):
+        total = 0.0
         for t in range(trees):
-            margins[i] += weights[ids[i, t]]
+            total += weights[ids[i, t]]
+        margins[i] = total
     return margins
 
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from models.base import FitReport
-from models.metrics import reliability_curve
+from models.metrics import expected_calibration_error, reliability_curve
 
 __all__ = [
     "bars_figure",
@@ -72,7 +72,8 @@ def learning_curve_figure(report: FitReport) -> Figure:
 def reliability_figure(
     labels: Mapping[str, npt.ArrayLike], probabilities: Mapping[str, npt.ArrayLike]
 ) -> Figure:
-    """Predicted against observed rate in ten bins of equal counts, one panel a task.
+    """Predicted against observed rate in ten bins of equal counts, one panel a task, with the
+    expected calibration error over these bins.
 
     Rows whose label is immature must have been left out.
     """
@@ -80,11 +81,12 @@ def reliability_figure(
     axes = figure.subplots(1, len(labels), squeeze=False)[0]
     for panel, (task, values) in zip(axes, labels.items(), strict=True):
         curve = reliability_curve(values, probabilities[task])
+        error = expected_calibration_error(values, probabilities[task])
         top = max([*curve.predicted, *curve.observed, 1e-6])
         panel.plot([0, top], [0, top], linestyle="--", color="grey")
         panel.plot(curve.predicted, curve.observed, marker="o")
         panel.set(
-            title=f"{task}: reliability ({int(curve.rows.sum()):,} rows)",
+            title=f"{task}: reliability ({int(curve.rows.sum()):,} rows, error {error:.4f})",
             xlabel="mean predicted probability",
             ylabel="observed rate",
         )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models import calibration, metrics
 from models.calibration import as_down_sampled, undo_down_sampling
+from models.plots import reliability_figure
 
 
 def _fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -133,3 +134,10 @@ def test_the_report_of_probabilities_tells_their_calibration() -> None:
 
 def test_examples_run() -> None:
     assert doctest.testmod(calibration).failed == 0
+
+
+def test_the_figure_names_the_error() -> None:
+    labels, told = [1, 0, 0, 1], [0.9, 0.1, 0.3, 0.6]
+    figure = reliability_figure({"click": labels}, {"click": told})
+    error = metrics.expected_calibration_error(labels, told)
+    assert figure.axes[0].get_title() == f"click: reliability (4 rows, error {error:.4f})"

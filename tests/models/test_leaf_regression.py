@@ -41,8 +41,8 @@ def test_it_equals_scikit_learn(l2: float) -> None:
     found = LeafRegression.fit(rows, "click", labels, l2)
     reference = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000)
     reference.fit(_one_hot(rows), labels)
-    assert found.weights == pytest.approx(reference.coef_[0], abs=1e-3)
-    assert found.bias == pytest.approx(reference.intercept_[0], abs=1e-3)
+    assert found.weights == pytest.approx(reference.coef_[0], abs=5e-3)
+    assert found.bias == pytest.approx(reference.intercept_[0], abs=5e-3)
     fresh, _ = _rows(500, seed=2)
     told = reference.predict_proba(_one_hot(fresh))[:, 1]
     assert found.predict(fresh) == pytest.approx(told, abs=1e-4)
