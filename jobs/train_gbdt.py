@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,7 @@ from jobs.support.training import (
     register,
     skipped,
 )
+from jobs.support.warm import warm_start, warmed_from
 from models import FitReport
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.plots import standard_plots
@@ -35,6 +36,7 @@ from models.registry import Registry, Version
 __all__ = ["build_parser", "main", "run", "split", "train"]
 
 JOB = "train_gbdt"
+_HOW: Final = {"continue": "continued", "refit": "with leaf values refitted"}
 
 
 def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -54,9 +56,12 @@ def _plots(model: GBDTRanker, report: FitReport, valid: pa.Table) -> dict[str, A
     return dict(standard_plots(report, labels, probabilities))
 
 
-def _description(chosen: Plan, train: pa.Table) -> str:
+def _description(chosen: Plan, model: GBDTRanker, train: pa.Table) -> str:
+    how = "fitted"
+    if chosen.warm is not None:
+        how = f"champion version {chosen.warm} {_HOW[model.config.way]}"
     return (
-        f"LightGBM ranker of hour {chosen.hour}: tasks {', '.join(chosen.tasks)}, fitted "
+        f"LightGBM ranker of hour {chosen.hour}: tasks {', '.join(chosen.tasks)}, {how} "
         f"on {train.num_rows:,} impressions of {chosen.lineage.hours[0]} to "
         f"{chosen.lineage.hours[-1]} with labels known before {chosen.hour}; "
         f"{len(chosen.spec.columns)} features."
@@ -65,6 +70,9 @@ def _description(chosen: Plan, train: pa.Table) -> str:
 
 def train(store: Store, settings: Settings, name: str, hour: str, token: str, dry: bool) -> Summary:
     """Fit and register the model of ``hour``; a model of the same run key is left as it is.
+
+    Where the configuration's ``way`` is to continue or to refit, it goes on from the champion of
+    the moment before ``hour``; without one that fits it is fitted anew, and the log says why.
 
     Raises:
         TrainingRefused: too few positives, one class only, NaN loss; nothing is registered.
@@ -77,8 +85,13 @@ def train(store: Store, settings: Settings, name: str, hour: str, token: str, dr
         return skipped(summary, chosen.shortage())
     registry = Registry(settings.tracking())
     known = registry.find(name, chosen.run_key)
+    champion = None
+    if known is None and _model(chosen).config.way != "retrain":
+        why = f"{name} has no champion yet"
+        chosen, champion = warm_start(JOB, registry, chosen, _model, why)
+        known = registry.find(name, chosen.run_key)
     if known is None:
-        known = _fit_and_register(store, registry, chosen, source, writer, summary, dry)
+        known = _fit_and_register(store, registry, chosen, champion, source, writer, summary, dry)
     else:
         summary.status, summary.message = "unchanged", f"{name} version {known.version} is this run"
     summary.snapshots = dict(chosen.lineage.snapshots)
@@ -89,20 +102,25 @@ def train(store: Store, settings: Settings, name: str, hour: str, token: str, dr
     return summary
 
 
+def _model(chosen: Plan) -> GBDTRanker:
+    return GBDTRanker(GBDTConfig.from_dict(chosen.config), chosen.spec)
+
+
 def _fit_and_register(
-    store: Store, registry: Registry, chosen: Plan, source: Source, writer: Writer,
-    summary: Summary, dry: bool,
+    store: Store, registry: Registry, chosen: Plan, champion: GBDTRanker | None, source: Source,
+    writer: Writer, summary: Summary, dry: bool,
 ) -> Version | None:  # fmt: skip
     recipe = chosen.recipe(source)
     table = build(store, recipe)
     rows, held = split(table)
     summary.rows_in, summary.rows_out = table.num_rows, rows.num_rows
     progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
-    model = GBDTRanker(GBDTConfig.from_dict(chosen.config), chosen.spec)
-    report = model.fit(rows, held, lambda message: progress(JOB, message))
+    model = _model(chosen)
+    report = model.fit(rows, held, lambda message: progress(JOB, message), champion)
     training = Provenance.of(recipe, table, chosen.tasks)
     summary.details = {
         "rounds": dict(report.rounds),
+        "warmed_from": chosen.warm,
         "immature": dict(report.immature),
         "censored": training.by_hour(),
         "missing": {name: round(share, 4) for name, share in training.missing.items()},
@@ -112,8 +130,8 @@ def _fit_and_register(
         summary.status, summary.message = "dry-run", "fitted; nothing registered"
         return None
     keep_snapshots(store, chosen)
-    plots, words = _plots(model, report, held), _description(chosen, rows)
-    fitted = Fitted(model, report, training, held, plots, words)
+    plots, words = _plots(model, report, held), _description(chosen, model, rows)
+    fitted = Fitted(model, report, training, held, plots, words, warmed_from(chosen))
     version = register(registry, chosen, fitted, reading_guard(store, chosen, writer))
     summary.message = f"registered {chosen.name} version {version.version}"
     return version
@@ -132,7 +150,8 @@ def run(arguments: argparse.Namespace) -> Summary:
 def build_parser() -> argparse.ArgumentParser:
     parser = job_parser(
         JOB,
-        "Fit LightGBM on [H - span, H) with the labels known at H, and register it in MLflow. "
+        "Fit LightGBM on [H - span, H) with the labels known at H, anew or from the champion, and "
+        "register it in MLflow. "
         f"With fewer than {MIN_HOURS} complete hours it says `skipped` and exits 0.",
         "  train_gbdt.py --hour 2026-11-11T05\n"
         "  train_gbdt.py --hour 2026-11-11T05 --config conf/kuairand.yaml --dry-run\n",

@@ -34,14 +34,20 @@ from models.base import (
     silent,
     write_json,
 )
-from models.boosting import Labels, Watch, mature_labels, weighted, with_labels
-from models.gbdt_config import BINARY_METRIC, NDCG, RELEVANCE, GBDTConfig
-from models.graded import graded_targets, ndcg_of
+from models.boosting import Labels, mature_labels, weighted, with_labels
+from models.gbdt_config import NDCG, RELEVANCE, GBDTConfig
+from models.gbdt_ways import Grown, Rows, continued, grown, refitted, tree_count
+from models.graded import graded_targets
 from models.leaf_layout import LeafLayout
 
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
 _BOOSTERS: Final = "boosters"
+_LEARNED: Final = ("tasks", "objective", "grades", "label_gain", "sample_weights", "debias")
+"""Settings that say what is learned: trees of others are not gone on from."""
+
+Targets = Mapping[str, tuple[Labels, Labels]]
+"""By output what is learned of the rows that are fitted, and of those that stop early."""
 
 
 class GBDTRanker(Ranker):
@@ -103,55 +109,124 @@ class GBDTRanker(Ranker):
             raise ModelError(f"the booster of task {task!r} is not there; call fit or load first")
         return self._texts[task]
 
-    def fit(self, train: pa.Table, valid: pa.Table, progress: Progress = silent) -> FitReport:
+    def fit(
+        self,
+        train: pa.Table,
+        valid: pa.Table,
+        progress: Progress = silent,
+        champion: GBDTRanker | None = None,
+    ) -> FitReport:
         """Fit the boosters on ``train``, each stopped by its log loss, or NDCG@10, on ``valid``.
 
         A row whose label is null is masked for that task. Where the configuration weighs samples,
         the loss that stops it is of rows weighed alike. For a ranking objective see
         :func:`models.graded.graded_rows`.
 
+        The report's rounds and curves are of this fit alone; its importances are of all trees.
+
+        Args:
+            champion: whose trees are continued or refitted, as the configuration's ``way`` says;
+                without one, boosters are grown anew.
+
         Raises:
             SpecError: when a table lacks a feature or label column.
+            ModelError: for a champion that does not fit (see :meth:`warm_refusal`).
             TrainingRefused: for too few positives, one class only, labels that are not 0 or 1, or
                 a loss or sample weight that is not finite; the sentence names the task.
         """
         started = time.perf_counter()
+        if champion is not None and (reason := self.warm_refusal(champion)) is not None:
+            raise ModelError(f"no warm start: {reason}; fit without a champion")
         targets, numbers = self._targets(train, valid)
-        orders = [labels.order for labels in next(iter(targets.values()))]
-        data = self._binned(train, orders[0], None)
-        held = self._binned(valid, orders[1], data)
-        steps = {"bin": time.perf_counter() - started}
-        progress(f"binned {data.num_data():,} rows x {len(self.spec.columns)} columns")
-        curves: dict[str, dict[str, tuple[float, ...]]] = {}
-        texts: dict[str, str] = {}
-        for task, (fitted, stopping) in targets.items():
-            began = time.perf_counter()
-            texts[task], curves[task] = self._boost(
-                task, with_labels(data, fitted), with_labels(held, stopping), progress
-            )
-            steps[f"boost_{task}"] = time.perf_counter() - began
-        self._adopt(texts)
+        steps: dict[str, float] = {}
+        if champion is None:
+            made = self._retrained(train, valid, targets, steps, progress)
+        else:
+            made = self._warmed(train, valid, targets, champion, steps, progress)
+        self._adopt({task: one.text for task, one in made.items()})
+        trees = {f"trees_{task}": float(self._boosters[task].num_trees()) for task in self.tasks}
         return FitReport(
-            rounds={task: self._boosters[task].num_trees() for task in self.tasks},
-            curves=curves,
+            rounds={task: one.rounds for task, one in made.items()},
+            curves={task: one.curves for task, one in made.items()},
             importances={task: self._importance(task) for task in self.tasks},
             rows={task: len(fitted.values) for task, (fitted, _) in targets.items()},
             positives={task: fitted.positives for task, (fitted, _) in targets.items()},
             immature={task: fitted.immature for task, (fitted, _) in targets.items()},
             seconds=time.perf_counter() - started,
             seconds_by_step=steps,
-            numbers=numbers,
-            measure=self._measure[1],
+            numbers={**numbers, **trees},
+            measure=NDCG if self.config.ranks else "loss",
         )
 
-    @property
-    def _measure(self) -> tuple[str, str]:
-        """What stops a booster, as LightGBM calls it and as the report does."""
-        return (NDCG, NDCG) if self.config.ranks else (BINARY_METRIC, "loss")
+    def _retrained(
+        self, train: pa.Table, valid: pa.Table, targets: Targets, steps: dict[str, float],
+        progress: Progress,
+    ) -> dict[str, Grown]:  # fmt: skip
+        """Boosters grown anew on bins that all tasks share; seconds are added to ``steps``."""
+        began = time.perf_counter()
+        fitted, stopping = next(iter(targets.values()))
+        data = self._binned(self._ordered(train, fitted), None)
+        held = self._binned(self._ordered(valid, stopping), data)
+        steps["bin"] = time.perf_counter() - began
+        progress(f"binned {data.num_data():,} rows x {len(self.spec.columns)} columns")
+        made = {}
+        for task, (fitted, stopping) in targets.items():
+            began = time.perf_counter()
+            made[task] = grown(
+                self.config, task, with_labels(data, fitted), with_labels(held, stopping), progress
+            )
+            steps[f"boost_{task}"] = time.perf_counter() - began
+        return made
 
-    def _targets(
-        self, train: pa.Table, valid: pa.Table
-    ) -> tuple[dict[str, tuple[Labels, Labels]], dict[str, float]]:
+    def _warmed(
+        self, train: pa.Table, valid: pa.Table, targets: Targets, champion: GBDTRanker,
+        steps: dict[str, float], progress: Progress,
+    ) -> dict[str, Grown]:  # fmt: skip
+        """Boosters that the champion's become; seconds are added to ``steps``."""
+        categorical = [column.name for column in self.spec.sparse]
+        fitted, stopping = next(iter(targets.values()))
+        matrices = self._ordered(train, fitted), self._ordered(valid, stopping)
+        made = {}
+        for task, labels in targets.items():
+            began = time.perf_counter()
+            mine, held = (Rows.of(*both) for both in zip(matrices, labels, strict=True))
+            text = champion.booster_text(task)
+            if self.config.way == "continue":
+                made[task] = continued(self.config, task, text, mine, held, categorical, progress)
+            else:
+                made[task] = refitted(self.config, task, text, mine, held, progress)
+            steps[f"{self.config.way}_{task}"] = time.perf_counter() - began
+        return made
+
+    def warm_refusal(self, champion: Ranker) -> str | None:
+        """Why a fit cannot go on from ``champion``; None when it can."""
+        if not isinstance(champion, GBDTRanker):
+            return f"it is of family {champion.family}, not {self.family}"
+        if self.config.way == "retrain":
+            return "way is 'retrain'"
+        for key in _LEARNED:
+            mine, theirs = getattr(self.config, key), getattr(champion.config, key)
+            if mine != theirs:
+                return f"its {key} is {theirs!r}, not {mine!r}"
+        try:
+            self.spec.require(champion.spec)
+        except SpecError as error:
+            return str(error)
+        if self.config.way == "continue":
+            return self._too_many(champion)
+        return None
+
+    def _too_many(self, champion: GBDTRanker) -> str | None:
+        for task in self.tasks:
+            trees, more = tree_count(champion.booster_text(task)), self.config.continue_rounds
+            if trees + more > self.config.max_trees:
+                return (
+                    f"it has {trees} trees for {task!r}, and {more} more may be above max_trees "
+                    f"{self.config.max_trees}"
+                )
+        return None
+
+    def _targets(self, train: pa.Table, valid: pa.Table) -> tuple[Targets, dict[str, float]]:
         """By output what is learned of both tables; and numbers for the report."""
         if not self.config.ranks:
             return {task: self._labels(train, valid, task) for task in self.tasks}, {}
@@ -164,14 +239,13 @@ class GBDTRanker(Ranker):
         }
         return {RELEVANCE: (fitted.labels, stopping.labels)}, numbers
 
-    def _binned(
-        self, table: pa.Table, order: npt.NDArray[np.int64] | None, reference: lgb.Dataset | None
-    ) -> lgb.Dataset:
-        """The table's rows in ``order``, in bins (those of ``reference``, if given); labels are set
-        task by task."""
+    def _ordered(self, table: pa.Table, labels: Labels) -> pa.Table:
+        """The matrix of the table's rows, in the order that ``labels`` want."""
         matrix = self._matrix(table)
-        if order is not None:
-            matrix = matrix.take(pa.array(order))
+        return matrix if labels.order is None else matrix.take(pa.array(labels.order))
+
+    def _binned(self, matrix: pa.Table, reference: lgb.Dataset | None) -> lgb.Dataset:
+        """The rows in bins (those of ``reference``, if given); labels are set task by task."""
         return lgb.Dataset(
             matrix,
             label=np.zeros(matrix.num_rows, dtype=np.float32),
@@ -216,33 +290,6 @@ class GBDTRanker(Ranker):
             weighted(fitted, train, task, added, "training"),
             weighted(stopping, valid, task, added, "early-stopping"),
         )
-
-    def _boost(
-        self, task: str, fitted: lgb.Dataset, stopping: lgb.Dataset, progress: Progress
-    ) -> tuple[str, dict[str, tuple[float, ...]]]:
-        """Train one booster; its text cut at the best round, and its loss curves."""
-        metric, words = self._measure[0], "NDCG@10" if self.config.ranks else "log loss"
-        recorded: dict[str, dict[str, list[float]]] = {}
-        sets, names = [stopping], ["valid"]
-        if self.config.train_curve:
-            sets, names = [fitted, stopping], ["train", "valid"]
-        booster = lgb.train(
-            self.config.params(),
-            fitted,
-            num_boost_round=self.config.rounds,
-            valid_sets=sets,
-            valid_names=names,
-            feval=ndcg_of(self.config.gains) if self.config.ranks else None,
-            callbacks=[
-                lgb.record_evaluation(recorded),
-                Watch(task, self.config.rounds, progress, words),
-                lgb.early_stopping(self.config.early_stopping_rounds, verbose=False),
-            ],
-        )
-        curves = {name: tuple(recorded[name][metric]) for name in names}
-        best = booster.best_iteration
-        progress(f"{task}: {best} rounds, {words} {curves['valid'][best - 1]:.6f}")
-        return booster.model_to_string(num_iteration=best), curves
 
     def _adopt(self, texts: Mapping[str, str]) -> None:
         """Keep what the texts say, and nothing else: a loaded model equals the fitted one."""

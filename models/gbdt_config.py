@@ -26,6 +26,7 @@ RELEVANCE: Final = "relevance"
 """What the booster of a ranking objective predicts: a score, not a probability."""
 
 _RANKING: Final = ("lambdarank", "rank_xendcg")
+_WAYS: Final = ("retrain", "continue", "refit")
 _GRADES: Final = 30  # the highest that LightGBM takes
 
 
@@ -54,6 +55,10 @@ class GBDTConfig:
             score, as position-debiased LambdaMART does, and prediction leaves that out. It reads
             the training-only column of the FeatureSpec.
         position_regularization: pulls what positions add towards 0.
+        way: how an hour's booster comes about. ``retrain``: grown anew. ``continue``: the
+            champion's trees and at most ``continue_rounds`` more, until that would make more than
+            ``max_trees``; it is then grown anew. ``refit``: the champion's trees with other leaf
+            values, of which ``refit_decay`` is what they were.
 
     ``max_bin``, ``lambda_l2``, ... mean what they mean in LightGBM.
     """
@@ -81,6 +86,10 @@ class GBDTConfig:
     label_gain: tuple[float, ...] = ()
     debias: str = "none"
     position_regularization: float = 0.0
+    way: str = "retrain"
+    continue_rounds: int = 20
+    max_trees: int = 1000
+    refit_decay: float = 0.9
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -90,6 +99,7 @@ class GBDTConfig:
         check_sample_weights(self.sample_weights, self.tasks)
         self._check_objective()
         self._check_debias()
+        self._check_way()
 
     def _check_numbers(self) -> None:
         for key in ("rounds", "early_stopping_rounds", "min_data_in_leaf", "min_positives"):
@@ -167,6 +177,25 @@ class GBDTConfig:
             raise ConfigError(
                 f"position_regularization is {self.position_regularization}, but debias is none; "
                 "set debias to position"
+            )
+
+    def _check_way(self) -> None:
+        if self.way not in _WAYS:
+            raise ConfigError(f"way is {self.way!r}; known are {', '.join(_WAYS)}")
+        if not 1 <= self.continue_rounds < self.max_trees:
+            raise ConfigError(
+                f"continue_rounds {self.continue_rounds} must be at least 1 and below max_trees "
+                f"{self.max_trees}"
+            )
+        if not 0 <= self.refit_decay < 1:
+            raise ConfigError(
+                f"refit_decay is {self.refit_decay}; it must lie in [0, 1), and 1 would change "
+                "nothing"
+            )
+        if self.way == "refit" and self.debias == "position":
+            raise ConfigError(
+                "way is 'refit', but debias is 'position': LightGBM refits leaves without knowing "
+                "positions; retrain or continue"
             )
 
     @property
@@ -259,7 +288,7 @@ class GBDTConfig:
 
 _LEFT_OUT: Final = (
     "sample_weights", "min_sum_hessian", "objective", "grades", "label_gain", "debias",
-    "position_regularization",
+    "position_regularization", "way", "continue_rounds", "max_trees", "refit_decay",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from models.gbdt_config import NDCG, GBDTConfig
 from models.kernels import group_order, ndcg_kernel
 from models.metrics import group_codes
 
-__all__ = ["GROUP_COLUMN", "Graded", "graded_rows", "graded_targets", "ndcg_of"]
+__all__ = ["GROUP_COLUMN", "Graded", "graded_rows", "graded_targets", "mean_ndcg", "ndcg_of"]
 
 GROUP_COLUMN: Final = "group_id"
 """The column that says which rows are ranked together."""
@@ -164,21 +164,31 @@ def _positions(table: pa.Table, column: SparseColumn) -> npt.NDArray[np.int32]:
     return codes
 
 
-def ndcg_of(gains: Sequence[float]) -> Callable[[Any, lgb.Dataset], tuple[str, float, bool]]:
-    """Mean NDCG@10 of a Dataset's groups as a LightGBM metric; ``gains`` by grade.
+def mean_ndcg(
+    grades: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float64],
+    sizes: npt.NDArray[np.int32],
+    gains: Sequence[float],
+) -> float:
+    """Mean NDCG@10 of groups of neighbouring rows, ``gains`` by grade.
 
     LightGBM's own ranks tied rows as they lie in the table. Samples lie as they were shown, which
     is better than chance, so that a model with few leaves would look good for saying nothing; here
     tied rows share the mean of their discounts (see :func:`models.metrics.ndcg_at_ks`).
     """
-    table = np.asarray(gains, dtype=np.float64)
-    cut = np.array([_CUT], dtype=np.int64)
+    labels = np.asarray(gains, dtype=np.float64)[grades.astype(np.int64)]
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    order = np.arange(len(labels), dtype=np.int64)
+    values = ndcg_kernel(labels, scores, order, starts, np.array([_CUT], dtype=np.int64))
+    return float(np.nanmean(values))
+
+
+def ndcg_of(gains: Sequence[float]) -> Callable[[Any, lgb.Dataset], tuple[str, float, bool]]:
+    """:func:`mean_ndcg` of a Dataset, as a metric of LightGBM's."""
 
     def measured(scores: Any, data: lgb.Dataset) -> tuple[str, float, bool]:
-        labels = table[np.asarray(data.get_label(), dtype=np.int64)]
-        starts = np.concatenate([[0], np.cumsum(np.asarray(data.get_group(), dtype=np.int64))])
-        order = np.arange(len(labels), dtype=np.int64)
-        values = ndcg_kernel(labels, np.asarray(scores, np.float64), order, starts, cut)
-        return NDCG, float(np.nanmean(values)), True
+        grades: Any = data.get_label()
+        sizes: Any = data.get_group()
+        return NDCG, mean_ndcg(grades, np.asarray(scores, np.float64), sizes, gains), True
 
     return measured

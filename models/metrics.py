@@ -236,8 +236,11 @@ def _probable(probabilities: Floats) -> None:
         raise ValueError(f"probabilities lie in [{low}, {high}], not in [0, 1]")
 
 
-def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Mean negative log likelihood; probabilities are clipped to the machine epsilon from 0, 1."""
+def log_loss(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> float:
+    """Mean negative log likelihood, of rows that weigh ``weights``; probabilities are clipped to
+    the machine epsilon from 0, 1."""
     y, p = _rows(labels, probabilities)
     _binary(y)
     if not len(y):
@@ -245,7 +248,10 @@ def log_loss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     _probable(p)
     edge = np.finfo(np.float64).eps
     p = np.clip(p, edge, 1 - edge)
-    return float(-np.mean(np.where(y == 1, np.log(p), np.log1p(-p))))
+    likelihood = np.where(y == 1, np.log(p), np.log1p(-p))
+    if weights is not None:
+        return float(-np.average(likelihood, weights=np.asarray(weights, dtype=np.float64)))
+    return float(-np.mean(likelihood))
 
 
 def normalised_entropy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

@@ -62,7 +62,8 @@ def learning_curve_figure(report: FitReport) -> Figure:
     axes = figure.subplots(1, len(report.curves), squeeze=False)[0]
     for panel, (task, curves) in zip(axes, report.curves.items(), strict=True):
         for name, losses in curves.items():
-            panel.plot(range(1, len(losses) + 1), losses, label=name)
+            marker = "o" if len(losses) == 1 else None
+            panel.plot(range(1, len(losses) + 1), losses, marker=marker, label=name)
         panel.axvline(report.rounds[task], linestyle="--", color="grey")
         panel.set(title=f"{task}: learning curve", xlabel="round", ylabel=measure)
         panel.legend()

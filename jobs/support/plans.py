@@ -124,6 +124,8 @@ class Plan:
 def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
     """The training run of ``hour``: [hour - span, hour), cut at the start of ``hour``.
 
+    Unless it retrains, it starts from the champion of the moment before ``hour``, if there is one.
+
     Raises:
         SettingsError: for a configuration that GBDTConfig refuses, or an unknown feature service.
     """
@@ -142,9 +144,10 @@ def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
     zone = settings.open_source().time_zone
     origin = lineage(store, first, hr.add(hour, -1), hour, service, zone)
     command = f"train_gbdt.py --name {name} --hour {hour}"
+    champion = None if config.way == "retrain" else champion_before(store, name, hour)
     return Plan(
         name, "gbdt", hour, first, service, origin, config.to_dict(), section, config.reads, spec,
-        command,
+        command, champion,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from jobs.support.stages import require_hours
 from jobs.support.streams import Stream
 from jobs.support.summary import Summary, progress
 from jobs.support.training import Fitted, keep_snapshots, reading_guard, register, skipped
+from jobs.support.warm import warm_start, warmed_from
 from models import MODELS, FitReport
 from models.plots import learning_curve_figure, reliability_figure
 from models.registry import Registry, Version
@@ -65,7 +65,8 @@ def pretrain(
     known = registry.find(name, chosen.run_key)
     champion = None
     if known is None:
-        chosen, champion = _started(job, registry, chosen, from_scratch)
+        why = "as was asked" if from_scratch else f"{name} has no champion yet"
+        chosen, champion = warm_start(job, registry, chosen, _fresh, why)
         known = registry.find(name, chosen.run_key)
     if known is not None:
         summary.status, summary.message = "unchanged", f"{name} version {known.version} is this run"
@@ -85,34 +86,6 @@ def checkpoint_folder(settings: Settings, chosen: Plan) -> Path:
     """Where a run of ``chosen`` keeps what a killed one goes on from."""
     key = hashlib.sha256(chosen.run_key.encode()).hexdigest()
     return settings.scratch() / "checkpoints" / key
-
-
-def _started(
-    job: str, registry: Registry, chosen: Plan, from_scratch: bool
-) -> tuple[Plan, Any | None]:
-    """The plan as it starts, and the champion's model that it starts from, if any."""
-    if chosen.warm is None:
-        why = "as was asked" if from_scratch else f"{chosen.name} has no champion yet"
-        progress(job, f"from scratch: {why}")
-        return chosen, None
-    version = registry.get(chosen.name, int(chosen.warm))
-    refusal = _refusal(chosen, version)
-    model = None
-    if refusal is None:
-        model = registry.load(chosen.name, version.version).model
-        refusal = _fresh(chosen).warm_refusal(model)
-    if refusal is not None:
-        progress(job, f"from scratch: the champion, version {chosen.warm}, does not fit: {refusal}")
-        return replace(chosen, warm=None), None
-    progress(job, f"from the champion, version {chosen.warm}")
-    return chosen, model
-
-
-def _refusal(chosen: Plan, champion: Version) -> str | None:
-    seen = champion.tags["data_hour"]
-    if seen >= chosen.hour:
-        return f"it has seen {seen}, and this model may know nothing from {chosen.hour} on"
-    return None
 
 
 def _fresh(chosen: Plan) -> Any:
@@ -148,10 +121,9 @@ def _fitted(
         return None
     keep_snapshots(store, chosen)
     example = stream.examples()
-    warmed = {"name": chosen.name, "version": int(chosen.warm)} if chosen.warm else None
     fitted = Fitted(
         model, report, training, example, _plots(model, report, example),
-        _description(chosen, training.rows), {"warmed_from": warmed},
+        _description(chosen, training.rows), warmed_from(chosen),
     )  # fmt: skip
     version = register(registry, chosen, fitted, reading_guard(store, chosen, writer))
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from feature_store import hours as hr
+from jobs.support import promotions
 from models.registry import Registry
 from tests.jobs.conftest import HOUR, Project
 from tests.jobs.gbdt_day import HOURS, NAME, QUICK, fill, fill_clicks, samples
@@ -90,3 +91,83 @@ def test_weights_read_labels_beside_the_tasks(days: Project) -> None:
     result = days.run("train_gbdt", "--hour", HOUR)
     assert (result.code, result.summary["status"]) == (2, "bad arguments")
     assert "declares no action for ['label_conversion']" in result.summary["message"]
+
+
+def trees(project: Project, version: int) -> list[str]:
+    text = registry(project).load(NAME, version).model.booster_text("click")
+    return text[text.index("Tree=0") : text.index("end of trees")].strip().split("\n\n\n")
+
+
+def test_an_hour_goes_on_from_the_champion_before_it(days: Project) -> None:
+    configure(days, way="continue", continue_rounds=2)
+    first = run(days, "train_gbdt", HOUR, "done")
+    assert f"from scratch: {NAME} has no champion yet" in first["said"]
+    assert first["details"]["warmed_from"] is None
+    run(days, "evaluate", HOUR, "done")
+    run(days, "promote", HOUR, "promoted")
+    # A rerun of the hour must not go on from its own champion.
+    assert run(days, "train_gbdt", HOUR, "unchanged")["model"]["version"] == 1
+
+    second = run(days, "train_gbdt", NEXT, "done")
+    assert "from the champion, version 1" in second["said"]
+    assert second["model"]["version"] == 2
+    assert second["details"]["warmed_from"] == "1"
+    old, new = trees(days, 1), trees(days, 2)
+    assert new[: len(old)] == old
+    assert len(old) < len(new) <= len(old) + 2
+    handoff = registry(days).handoff(registry(days).get(NAME, 2))
+    assert handoff["warmed_from"] == {"name": NAME, "version": 1}
+    assert run(days, "train_gbdt", NEXT, "unchanged")["model"]["version"] == 2
+    # Whoever judges and promotes finds the version that the plan made.
+    assert run(days, "evaluate", NEXT, "done")["model"]["version"] == 2
+
+    configure(days, way="refit")
+    third = run(days, "train_gbdt", NEXT, "done")
+    assert third["model"]["version"] == 3
+    assert len(trees(days, 3)) == len(old)
+    assert third["details"]["rounds"] == {"click": 0}
+    assert run(days, "evaluate", NEXT, "done")["model"]["version"] == 3
+
+
+def test_a_champion_that_does_not_fit_is_left_alone(days: Project) -> None:
+    configure(days, way="continue", continue_rounds=2)
+    for job in ("train_gbdt", "evaluate"):
+        run(days, job, HOUR, "done")
+    run(days, "promote", HOUR, "promoted")
+    other = {"way": "continue", "tasks": ["click", "follow"], "min_positives": 1}
+    configure(days, **other)
+    result = days.run("train_gbdt", "--hour", NEXT)  # nobody follows; the sentence comes before
+    assert "from scratch: the champion, version 1, does not fit: its tasks is" in result.out
+
+    configure(days, way="continue", continue_rounds=2, max_trees=3)
+    full = run(days, "train_gbdt", NEXT, "done")
+    assert "does not fit: it has" in full["said"]
+    assert full["details"]["warmed_from"] is None
+    assert run(days, "train_gbdt", NEXT, "unchanged")["model"] == full["model"]
+    assert run(days, "evaluate", NEXT, "done")["model"] == full["model"]
+
+
+def test_a_champion_that_has_seen_the_hour_is_not_gone_on_from(days: Project) -> None:
+    """Such as one that was put back, by a decision of an earlier hour, after later ones."""
+    configure(days, way="continue", continue_rounds=2)
+    run(days, "train_gbdt", NEXT, "done")
+    store = days.store()
+    decision = {
+        "decision_id": "by hand", "hour": hr.add(HOUR, -1), "name": NAME, "action": "promote",
+        "version": "1", "champion": "1", "previous": None, "reason": "by hand", "evidence": {},
+    }  # fmt: skip
+    promotions.append(store, decision, "done")
+    store.close()
+    found = run(days, "train_gbdt", HOUR, "done")
+    assert f"version 1, does not fit: it has seen {HOUR}, and this model may" in found["said"]
+    assert found["details"]["warmed_from"] is None
+
+
+def test_retraining_takes_no_notice_of_a_champion(days: Project) -> None:
+    configure(days)
+    for job in ("train_gbdt", "evaluate"):
+        run(days, job, HOUR, "done")
+    run(days, "promote", HOUR, "promoted")
+    found = run(days, "train_gbdt", NEXT, "done")
+    assert "champion" not in found["said"]
+    assert found["details"]["warmed_from"] is None
