@@ -20,12 +20,10 @@ the ranking groups that it is fitted on. Intervals are 95 % bootstrap intervals 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,13 +36,10 @@ import pyarrow.compute as pc
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
-from benchmarks.kuairand import CONFIG, TEST_DATE, store_of_the_week  # noqa: E402
+from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
+from benchmarks.kuairand import CONFIG  # noqa: E402
 from feature_store import hours as hr  # noqa: E402
-from feature_store.sources.simulator import MarketConfig, write_simulation  # noqa: E402
-from feature_store.training_set import training_set  # noqa: E402
 from feature_store.views import dense_columns, sparse_columns  # noqa: E402
-from jobs.support.arguments import job_parser  # noqa: E402
-from jobs.support.settings import load_settings  # noqa: E402
 from jobs.support.training import held_out  # noqa: E402
 from jobs.train_gbdt import split  # noqa: E402
 from models import FeatureSpec, SparseColumn, encode_sparse  # noqa: E402
@@ -63,7 +58,6 @@ TASKS: Final = ("click", "long_view")
 PUBLISHED: Final = {"leaves": 0.9658, "binned features": 0.9943}
 PENALTIES: Final = (10.0, 100.0, 1000.0, 10_000.0)
 BINS: Final = 32
-SIMULATED_HOURS: Final = 72
 RESAMPLES: Final = 1000
 
 
@@ -78,30 +72,11 @@ class Rows:
     test: pa.Table
 
 
-def rows_of(source: str, data: Path) -> Rows:
-    """Rows through Rankmill's own jobs; labels are those known when the day after begins."""
-    with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="rankmill-bench-"))
-        config, folder, tested = "kuairand", data / "kuairand", TEST_DATE
-        if source == "simulator":
-            market = replace(MarketConfig(), start="2026-11-08T16")  # three days in UTC+8
-            config, folder, tested = "demo", Path(scratch) / "market", "2026-11-11"
-            write_simulation(market, folder, SIMULATED_HOURS, lambda *_: None, processes=2)
-        arguments = ["--config", str(ROOT / "conf" / f"{config}.yaml"), "--data", str(folder)]
-        settings = load_settings(job_parser("bench", "", "").parse_args(arguments))
-        opened = settings.open_source()
-        first, last = opened.span()
-        test = [h for h in hr.date_hours(tested, opened.time_zone) if first <= h <= last]
-        day_before = hr.add(test[0], -24)
-        store = stack.enter_context(store_of_the_week(first, last, settings))
-
-        def rows(start: str, end: str) -> pa.Table:
-            return training_set(store, start, hr.add(end, -1), end, opened.windows)
-
-        return Rows(
-            source, rows(first, day_before), rows(day_before, test[0]), rows(first, test[0]),
-            rows(test[0], hr.add(last, 1)),
-        )  # fmt: skip
+def rows_of(day: HeldOutDay) -> Rows:
+    """Rows of a source; labels are those known when the day after begins."""
+    day_before = hr.add(day.cut, -24)
+    earlier, later = day.rows(day.first, day_before), day.rows(day_before, day.cut)
+    return Rows(day.source, earlier, later, day.fitted_on(), day.told_rows())
 
 
 def trees_of(rows: pa.Table) -> GBDTRanker:
@@ -245,14 +220,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=("kuairand", "simulator"), help="only this one")
+    parser.add_argument("--source", choices=SOURCES, help="only this one")
     given = parser.parse_args()
-    sources = [given.source] if given.source else ["kuairand", "simulator"]
+    sources = [given.source] if given.source else SOURCES
     kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
         RESULTS.is_file()) else []  # fmt: skip
     for source in sources:
         kept = [line for line in kept if line["quality"]["source"] != source]
-        for line in lines(rows_of(source, given.data)):
+        with held_out_day(source, given.data) as day:
+            rows = rows_of(day)
+        for line in lines(rows):
             print(json.dumps(line), flush=True)
             kept.append(line)
         RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))

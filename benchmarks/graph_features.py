@@ -17,12 +17,10 @@ intervals over ranking groups.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,21 +34,19 @@ import pyarrow.compute as pc
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
-from benchmarks.kuairand import CONFIG, TEST_DATE, store_of_the_week  # noqa: E402
+from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
+from benchmarks.kuairand import CONFIG  # noqa: E402
 from feature_store import hours as hr  # noqa: E402
 from feature_store.embedding_sets import newest_space  # noqa: E402
 from feature_store.embedding_views import SIMILARITIES  # noqa: E402
 from feature_store.services import SERVICES  # noqa: E402
-from feature_store.sources.simulator import MarketConfig, write_simulation  # noqa: E402
 from feature_store.tables import HourWriter, Staged, Store  # noqa: E402
-from feature_store.training_set import training_set  # noqa: E402
 from jobs.build_graph import build  # noqa: E402
-from jobs.support.arguments import job_parser  # noqa: E402
 from jobs.support.deep_features import deep_spec  # noqa: E402
 from jobs.support.embeddings import configured, node_rows  # noqa: E402
 from jobs.support.fencing import claim  # noqa: E402
 from jobs.support.session import spark_session  # noqa: E402
-from jobs.support.settings import Settings, load_settings  # noqa: E402
+from jobs.support.settings import Settings  # noqa: E402
 from jobs.support.training import held_out  # noqa: E402
 from models import MODELS, FeatureSpec  # noqa: E402
 from models.gbdt import GBDTConfig, GBDTRanker  # noqa: E402
@@ -64,7 +60,6 @@ WITHOUT, COSINES, VECTORS = "without", "similarities", "similarities and vectors
 MMOE: Final = {"epochs": 4, "batch_size": 1024, "patience": 2,
                "tasks": {**{task: {} for task in TASKS},
                          "stay": {"kind": "log_value", "weight": 0.2, "score": 0.0}}}  # fmt: skip
-SIMULATED_HOURS: Final = 72
 COLD: Final = {"cold items": ("item_impression_15d", 10), "cold users": ("user_impression_15d", 5)}
 RESAMPLES: Final = 500
 
@@ -79,38 +74,15 @@ class Rows:
     spec: FeatureSpec
 
 
-@contextlib.contextmanager
-def prepared(source: str, data: Path) -> Iterator[Rows]:
-    """Rows through Rankmill's own jobs, the graph of every day before the last embedded."""
-    with tempfile.TemporaryDirectory(prefix="rankmill-bench-") as scratch:
-        config, folder, tested = "kuairand", data / "kuairand", TEST_DATE
-        if source == "simulator":
-            market = replace(MarketConfig(), start="2026-11-08T16")  # three days in UTC+8
-            config, folder, tested = "demo", Path(scratch) / "market", "2026-11-11"
-            write_simulation(market, folder, SIMULATED_HOURS, lambda *_: None, processes=2)
-        arguments = ["--config", str(ROOT / "conf" / f"{config}.yaml"), "--data", str(folder)]
-        settings = load_settings(job_parser("bench", "", "").parse_args(arguments))
-        opened = settings.open_source()
-        first, last = opened.span()
-        test = [h for h in hr.date_hours(tested, opened.time_zone) if first <= h <= last]
-        with store_of_the_week(first, last, settings) as store:
-            embed_days(store, settings, first, hr.add(test[0], -1))
-            yield rows_of(source, store, settings, first, test, last)
-
-
-def rows_of(
-    source: str, store: Store, settings: Settings, first: str, test: list[str], last: str
-) -> Rows:
-    opened, service = settings.open_source(), SERVICES["deep_graph_ranking"]
-    windows, zone = opened.windows, opened.time_zone
-    before = hr.add(test[0], -1)
-    train = training_set(store, first, before, test[0], windows, service, time_zone=zone)
-    told = training_set(
-        store, test[0], test[-1], hr.add(last, 1), windows, service, time_zone=zone
-    )  # fmt: skip
-    space = newest_space(store, store.readable_hours("node_embeddings", first, before), None)
+def prepared(day: HeldOutDay) -> Rows:
+    """Rows of a source, the graph of every day before the last embedded."""
+    before, service = hr.add(day.cut, -1), SERVICES["deep_graph_ranking"]
+    embed_days(day.store, day.settings, day.first, before)
+    embedded = day.store.readable_hours("node_embeddings", day.first, before)
+    space = newest_space(day.store, embedded, None)
     labels = [f"label_{task}" for task in MMOE["tasks"]]
-    return Rows(source, train, told, deep_spec(service, labels, settings.pretrain, space))
+    spec = deep_spec(service, labels, day.settings.pretrain, space)
+    return Rows(day.source, day.fitted_on(service), day.told_rows(service), spec)
 
 
 def embed_days(store: Store, settings: Settings, first: str, last: str) -> None:
@@ -253,16 +225,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=("kuairand", "simulator"), help="only this one")
+    parser.add_argument("--source", choices=SOURCES, help="only this one")
     parser.add_argument("--seeds", type=int, default=3, help="fits that are averaged [%(default)s]")
     given = parser.parse_args()
-    sources = [given.source] if given.source else ["kuairand", "simulator"]
+    sources = [given.source] if given.source else SOURCES
     kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
         RESULTS.is_file()) else []  # fmt: skip
     for source in sources:
         kept = [line for line in kept if line["quality"]["source"] != source]
-        with prepared(source, given.data) as rows:
-            for line in compared(rows, given.seeds):
+        with held_out_day(source, given.data) as day:
+            for line in compared(prepared(day), given.seeds):
                 print(json.dumps(line), flush=True)
                 kept.append(line)
         RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))

@@ -14,15 +14,13 @@ with the true one.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,20 +33,12 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
-from benchmarks.kuairand import TEST_DATE, store_of_the_week  # noqa: E402
-from feature_store import hours as hr  # noqa: E402
+from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
 from feature_store.sequence_sets import with_sequences  # noqa: E402
 from feature_store.services import SERVICES  # noqa: E402
-from feature_store.sources.simulator import (  # noqa: E402
-    MarketConfig,
-    position_bias,
-    write_simulation,
-)
-from feature_store.tables import Store  # noqa: E402
-from feature_store.training_set import training_set  # noqa: E402
-from jobs.support.arguments import job_parser  # noqa: E402
+from feature_store.sources.simulator import position_bias  # noqa: E402
 from jobs.support.deep_features import deep_spec  # noqa: E402
-from jobs.support.settings import Settings, load_settings  # noqa: E402
+from jobs.support.settings import Settings  # noqa: E402
 from jobs.support.training import held_out  # noqa: E402
 from models import MODELS, FeatureSpec  # noqa: E402
 from models.gbdt import GBDTConfig, GBDTRanker  # noqa: E402
@@ -64,7 +54,6 @@ TREES: Final = {
     "rounds": 800, "learning_rate": 0.03, "num_leaves": 31, "min_data_in_leaf": 100,
     "feature_fraction": 0.4, "bagging_fraction": 0.8, "lambda_l2": 5.0, "early_stopping_rounds": 60,
 }  # fmt: skip
-SIMULATED_HOURS: Final = 72
 CANDIDATES: Final = 500
 
 
@@ -79,34 +68,21 @@ class Rows:
     curve: np.ndarray | None
 
 
-@contextlib.contextmanager
-def stored(source: str, data: Path) -> Iterator[Rows]:
-    """Rows of a source through Rankmill's own jobs."""
-    with tempfile.TemporaryDirectory(prefix="rankmill-ladder-") as scratch:
-        curve, config, folder = None, "kuairand", data / "kuairand"
-        if source == "simulator":
-            market = replace(MarketConfig(), start="2026-11-08T16")  # three days in UTC+8
-            folder, config = Path(scratch) / "market", "demo"
-            write_simulation(market, folder, SIMULATED_HOURS, lambda *_: None, processes=2)
-            curve = np.log(position_bias(np.arange(1, market.slate_size + 1), market))
-        arguments = ["--config", str(ROOT / "conf" / f"{config}.yaml"), "--data", str(folder)]
-        settings = load_settings(job_parser("bench", "", "").parse_args(arguments))
-        opened = settings.open_source()
-        first, last = opened.span()
-        date = TEST_DATE if source == "kuairand" else "2026-11-11"
-        test = [h for h in hr.date_hours(date, opened.time_zone) if first <= h <= last]
-        with store_of_the_week(first, last, settings) as store:
-            yield Rows(
-                source, _rows(store, settings, first, hr.add(test[0], -1), test[0]),
-                _rows(store, settings, test[0], test[-1], hr.add(last, 1)), settings, curve,
-            )  # fmt: skip
-
-
-def _rows(store: Store, settings: Settings, first: str, last: str, cut: str) -> pa.Table:
+def stored(day: HeldOutDay) -> Rows:
+    """The rows of a source, with sequences."""
+    curve = None
+    if day.market is not None:
+        curve = np.log(position_bias(np.arange(1, day.market.slate_size + 1), day.market))
     service = SERVICES["deep_ranking"]
-    rows = training_set(store, first, last, cut, settings.open_source().windows, service)
-    views, hours = service.sequence_views(), store.readable_hours("samples", first, last)
-    return with_sequences(store, rows, views, hours)
+    train, told = (
+        _sequenced(day, rows) for rows in (day.fitted_on(service), day.told_rows(service))
+    )
+    return Rows(day.source, train, told, day.settings, curve)
+
+
+def _sequenced(day: HeldOutDay, rows: pa.Table) -> pa.Table:
+    hours = sorted(pc.unique(rows["hour"]).to_pylist())
+    return with_sequences(day.store, rows, SERVICES["deep_ranking"].sequence_views(), hours)
 
 
 def fitted(name: str, rows: Rows) -> Any:
@@ -231,16 +207,17 @@ def main() -> int:
     )
     every = ["gbdt", *(name for f in FAMILIES for name in (f, f"{f} + BiasNet"))]
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=("kuairand", "simulator"), help="only this one")
+    parser.add_argument("--source", choices=SOURCES, help="only this one")
     parser.add_argument("--models", nargs="+", choices=every, default=every, help="[all]")
     given = parser.parse_args()
-    sources = [given.source] if given.source else ["kuairand", "simulator"]
+    sources = [given.source] if given.source else SOURCES
     names = [name for name in every if name in given.models]
     kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
         RESULTS.is_file()) else []  # fmt: skip
     for source in sources:
         kept = [line for line in kept if line["quality"]["source"] != source]
-        with stored(source, given.data) as rows:
+        with held_out_day(source, given.data) as day:
+            rows = stored(day)
             # Positions do not exist in KuaiRand: there is nothing for BiasNet to read.
             there = [n for n in names if " + " not in n or rows.curve is not None]
             for line in climb(rows, there):

@@ -98,13 +98,14 @@ class Recipe:
 
 def lineage(
     store: Store, first: str, last: str, cut: str, service: FeatureService | None = None,
-    time_zone: str = "UTC",
+    time_zone: str = "UTC", days: int | None = None,
 ) -> Lineage:  # fmt: skip
     """What a training set of samples [first, last] at ``cut`` reads, from the catalog alone.
 
     Args:
         service: whose sequences and node embeddings are read along, if it has any; those are of the
             business day before in ``time_zone``.
+        days: read no more than so many of the embedded days, the oldest; None for all of them.
     """
     ledger = store.ledger
     samples = ledger.readable("samples", first, last)
@@ -113,7 +114,7 @@ def lineage(
     sequences = [row for name in tables for row in ledger.readable(name, first, last).values()]
     embedded: list[str] = []
     if service and (service.vectors or service.similarities):
-        embedded = embedding_hours(store, first, last, time_zone)
+        embedded = embedding_hours(store, first, last, time_zone)[:days]
         tables.append(EMBEDDINGS_TABLE)
     vectors = [ledger.readable(EMBEDDINGS_TABLE, hour, hour)[hour] for hour in embedded]
     digest = hashlib.sha256()

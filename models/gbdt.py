@@ -241,7 +241,7 @@ class GBDTRanker(Ranker):
 
     def _ordered(self, table: pa.Table, labels: Labels) -> pa.Table:
         """The matrix of the table's rows, in the order that ``labels`` want."""
-        matrix = self._matrix(table)
+        matrix = self.matrix(table)
         return matrix if labels.order is None else matrix.take(pa.array(labels.order))
 
     def _binned(self, matrix: pa.Table, reference: lgb.Dataset | None) -> lgb.Dataset:
@@ -254,7 +254,7 @@ class GBDTRanker(Ranker):
             params=self.config.params(),
         ).construct()
 
-    def _matrix(self, table: pa.Table) -> pa.Table:
+    def matrix(self, table: pa.Table) -> pa.Table:
         """The feature columns in spec order: dense as they are, sparse as int32 codes."""
         self.spec.check(table)
         columns = {name: table.column(name) for name in self.spec.dense}
@@ -303,7 +303,7 @@ class GBDTRanker(Ranker):
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
         """Per task the probability of a positive label, or the score of a ranking objective,
         (rows,)."""
-        matrix = self._matrix(table)
+        matrix = self.matrix(table)
         values: dict[str, npt.NDArray[np.float64]] = {}
         for task in self.tasks:
             self._text(task)

@@ -74,7 +74,7 @@ class LeafEncoder:
             SpecError: for a table without the columns of the ranker's FeatureSpec.
         """
         # The very columns that the trees are fitted on and predict from.
-        matrix = self._ranker._matrix(table)
+        matrix = self._ranker.matrix(table)
         ids = {task: self._ids(task, matrix) for task in self.layout.tasks}
         leaves = {task: of.leaves for task, of in self.layout.tasks.items()}
         return LeafRows(self.layout.tree_version, ids, leaves)

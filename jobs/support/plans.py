@@ -58,6 +58,8 @@ class Plan:
         tasks: the labels that the fit reads.
         command: what makes the version.
         warm: version of ``name`` that the fit starts from; None for one that starts from nothing.
+        earlier: lineages as they were before each of the newest days was embedded. A day's vectors
+            may arrive between the fit and its evaluation.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Plan:
     spec: FeatureSpec
     command: str
     warm: str | None = None
+    earlier: tuple[Lineage, ...] = ()
 
     @property
     def run_key(self) -> str:
@@ -141,14 +144,24 @@ def gbdt_plan(store: Store, settings: Settings, name: str, hour: str) -> Plan:
     )
     first = hr.add(hour, -train.span_hours)
     service = replace(service, sequences=(), vectors=())  # trees read none
-    zone = settings.open_source().time_zone
-    origin = lineage(store, first, hr.add(hour, -1), hour, service, zone)
+    origin, *earlier = _lineages(store, first, hour, service, settings.open_source().time_zone)
     command = f"train_gbdt.py --name {name} --hour {hour}"
     champion = None if config.way == "retrain" else champion_before(store, name, hour)
     return Plan(
         name, "gbdt", hour, first, service, origin, config.to_dict(), section, config.reads, spec,
-        command, champion,
+        command, champion, tuple(earlier),
     )  # fmt: skip
+
+
+def _lineages(
+    store: Store, first: str, hour: str, service: FeatureService, time_zone: str
+) -> list[Lineage]:
+    """What samples of [first, hour) read; then, as it was before the last of its days was
+    embedded, before the one before that, ..."""
+    last = hr.add(hour, -1)
+    origin = lineage(store, first, last, hour, service, time_zone)
+    fewer = range(len(origin.embedding_hours) - 1, -1, -1)
+    return [origin, *(lineage(store, first, last, hour, service, time_zone, n) for n in fewer)]
 
 
 def registered_name(family: str) -> str:
@@ -192,13 +205,13 @@ def pretraining_plan(
     offered = _checked("pretrain", lambda: deep_spec(service, labels, pretrain, space))
     model = _checked(section, lambda: kind.build(given, offered))
     service = reading(service, [model.spec])
-    origin = lineage(store, first, hr.add(hour, -1), hour, service, zone)
+    origin, *earlier = _lineages(store, first, hour, service, zone)
     name = registered_name(family)
     command = f"{_JOBS.get(family, 'pretrain_mmoe')}.py --model {family} --hour {hour}"
     champion = None if from_scratch else champion_before(store, name, hour)
     return Plan(
         name, family, hour, first, service, origin, model.config_dict(), section, tuple(tasks),
-        model.spec, command, champion,
+        model.spec, command, champion, tuple(earlier),
     )  # fmt: skip
 
 
@@ -220,8 +233,11 @@ def plan_of(store: Store, settings: Settings, name: str, hour: str) -> Plan:
 
 
 def find_candidate(registry: Registry, chosen: Plan) -> Version | None:
-    """The version that ``chosen`` made, whether it started from the champion or from nothing."""
-    for key in dict.fromkeys((chosen.run_key, replace(chosen, warm=None).run_key)):
+    """The version that ``chosen`` made, whether it started from the champion or from nothing, and
+    whether or not the newest embedded days were there by then."""
+    plans = [replace(chosen, lineage=known) for known in (chosen.lineage, *chosen.earlier)]
+    keys = [key for plan in plans for key in (plan.run_key, replace(plan, warm=None).run_key)]
+    for key in dict.fromkeys(keys):
         found = registry.find(chosen.name, key)
         if found is not None:
             return found

@@ -110,6 +110,27 @@ def test_other_vectors_are_another_run(days: Project) -> None:
     embed(days, BEFORE_LAST, "first")
 
 
+def test_vectors_that_arrive_after_the_fit_do_not_hide_its_version(project: Project) -> None:
+    """Shortly after midnight the day before is embedded while the hour's model is in the making."""
+    fill_days(project)
+    embed(project, TWO_BEFORE, "first")
+    project.configure(
+        train={"feature_service": "graph_ranking",
+               "gbdt": {"tasks": ["click"], "rounds": 5, "min_positives": 10}},
+        evaluation={"labels": ["click"]},
+    )  # fmt: skip
+    hour = hr.add(FIRST, 1)
+    assert project.run("train_gbdt", "--hour", hour).code == 0
+    embed(project, BEFORE_LAST, "first")
+    judged = project.run("evaluate", "--hour", hour)
+    assert (judged.code, judged.summary["model"]["version"]) == (0, 1), judged.err
+    promoted = project.run("promote", "--hour", hour)
+    assert (promoted.code, promoted.summary["status"]) == (0, "promoted"), promoted.err
+    # Trained again, the hour has another version, and that is the one which is judged.
+    assert project.run("train_gbdt", "--hour", hour).summary["model"]["version"] == 2
+    assert project.run("evaluate", "--hour", hour).summary["model"]["version"] == 2
+
+
 def test_a_deep_ranker_reads_vectors_of_one_space(
     days: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
