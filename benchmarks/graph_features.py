@@ -175,22 +175,24 @@ def judged(
             mine, other = scores[task][kept], base[task][kept]
             by_group = [ndcg_at_k(labels, s, groups, 10).values for s in (mine, other)]
             apart = paired_bootstrap(by_group[0] - by_group[1], seed=7)
-            ndcg = [float(np.nanmean(values)) for values in by_group]
+            groups_told = int(np.isfinite(by_group[0]).sum())
+            ndcg = [float(np.nanmean(v)) if groups_told else None for v in by_group]
             codes = np.asarray(group_codes(groups))
             yield {
                 "bench": "graph_features",
                 "case": f"{rows.source}: {family} {variant}, {task}, {name}",
-                "ours": round(ndcg[0], 5), "peer": f"{family} without the graph",
-                "peer_version": "same run", "theirs": round(ndcg[1], 5), "unit": "ndcg_at_10",
-                "ratio": round(ndcg[0] / ndcg[1], 4), "ours_peak_mb": None, "theirs_peak_mb": None,
+                "ours": _rounded(ndcg[0]), "peer": f"{family} without the graph",
+                "peer_version": "same run", "theirs": _rounded(ndcg[1]), "unit": "ndcg_at_10",
+                "ratio": round(ndcg[0] / ndcg[1], 4) if groups_told else None,
+                "ours_peak_mb": None, "theirs_peak_mb": None,
                 "quality": {
                     "source": rows.source, "model": family, "variant": variant, "task": task,
                     "population": name, "rows": int(kept.sum()),
-                    "groups": int(np.isfinite(by_group[0]).sum()),
-                    "ndcg_difference": [round(float(value), 5) for value in apart],
-                    "auc": [round(float(auc(labels, s)), 5) for s in (mine, other)],
+                    "groups": groups_told,
+                    "ndcg_difference": [_rounded(value) for value in apart],
+                    "auc": [_rounded(auc(labels, s)) for s in (mine, other)],
                     "auc_difference": [
-                        round(v, 5) for v in auc_interval(labels, mine, other, codes, 7)
+                        _rounded(v) for v in auc_interval(labels, mine, other, codes, 7)
                     ],
                     "similarity_known": round(1 - rows.test.filter(pa.array(kept))[
                         SIMILARITIES[0].name].null_count / max(int(kept.sum()), 1), 4),
@@ -199,6 +201,11 @@ def judged(
                 "repetitions": seeds, "cores": os.cpu_count(),
                 "date": dt.datetime.now(dt.UTC).date().isoformat(),
             }  # fmt: skip
+
+
+def _rounded(value: float | None) -> float | None:
+    """Five places; None, which JSON knows, for what is not defined."""
+    return None if value is None or np.isnan(value) else round(float(value), 5)
 
 
 def compared(rows: Rows, seeds: int) -> Iterator[dict[str, Any]]:

@@ -80,7 +80,7 @@ def graph_features() -> Iterator[str]:
         cases.setdefault(case, {})[q["task"]] = q
     for (source, ranker, told), by_task in cases.items():
         apart = (
-            "{:+.4f} [{:+.4f}, {:+.4f}]".format(*by_task[task][f"{metric}_difference"])
+            _difference(by_task[task][f"{metric}_difference"])
             for metric in ("auc", "ndcg")
             for task in tasks
         )
@@ -89,7 +89,52 @@ def graph_features() -> Iterator[str]:
         yield f"| {source} | {ranker} | {rows} | {' | '.join(apart)} |"
 
 
-TABLES = {"policies": policies, "ladder": ladder, "graph_features": graph_features}
+def gbdt_ablation() -> Iterator[str]:
+    """What a change to V1 does to NDCG@10, by label."""
+    labels = ("click", "long_view", "conversion", "stay")
+    yield f"| rows | variant | features | click AUC | {' | '.join(labels)} |"
+    yield f"|{' --- |' * 8}"
+    cases: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for r in results("gbdt_ablation"):
+        q = r["quality"] | {"ndcg": r["ours"]}
+        cases.setdefault((q["source"], q["variant"]), {})[q["label"]] = q
+    for (source, variant), by_label in cases.items():
+        cells = (_beside_base(by_label.get(label)) for label in labels)
+        q = by_label["click"]
+        head = f"{source} | {variant} | {q['features']} | {q['click_auc']:.4f}"
+        yield f"| {head} | {' | '.join(cells)} |"
+
+
+def _beside_base(q: dict[str, Any] | None) -> str:
+    if q is None:
+        return "-"
+    if q["part"] == "base":
+        return f"{q['ndcg']:.4f} ({q['groups']:,} groups)"
+    return _difference(q["difference"])
+
+
+def _difference(bounds: list[float | None]) -> str:
+    """A mean with its interval; what is not defined (too few groups) is a dash."""
+    return "-" if None in bounds else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*bounds)
+
+
+def gbdt_leaves() -> Iterator[str]:
+    """A linear model on the leaves beside the trees alone."""
+    yield "| rows | task | what is told by | normalised entropy | of the trees alone's [95 %] |"
+    yield f"|{' --- |' * 5}"
+    for r in results("gbdt_leaves"):
+        q = r["quality"]
+        share = "{:.2%} [{:.2%}, {:.2%}]".format(*q["share"])
+        yield f"| {q['source']} | {q['task']} | {q['contender']} | {r['ours']:.4f} | {share} |"
+
+
+TABLES = {
+    "policies": policies,
+    "ladder": ladder,
+    "graph_features": graph_features,
+    "gbdt_ablation": gbdt_ablation,
+    "gbdt_leaves": gbdt_leaves,
+}
 
 
 def main() -> None:
