@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
 from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
+from benchmarks.intervals import auc_interval  # noqa: E402
 from benchmarks.kuairand import CONFIG  # noqa: E402
 from feature_store import hours as hr  # noqa: E402
 from feature_store.embedding_sets import newest_space  # noqa: E402
@@ -61,7 +62,6 @@ MMOE: Final = {"epochs": 4, "batch_size": 1024, "patience": 2,
                "tasks": {**{task: {} for task in TASKS},
                          "stay": {"kind": "log_value", "weight": 0.2, "score": 0.0}}}  # fmt: skip
 COLD: Final = {"cold items": ("item_impression_15d", 10), "cold users": ("user_impression_15d", 5)}
-RESAMPLES: Final = 500
 
 
 @dataclass(frozen=True)
@@ -139,24 +139,6 @@ def populations(test: pa.Table) -> dict[str, np.ndarray]:
     for name, (column, fewer) in COLD.items():
         found[name] = pc.fill_null(test[column], 0).to_numpy() < fewer
     return found
-
-
-def auc_interval(
-    labels: np.ndarray, ours: np.ndarray, base: np.ndarray, groups: np.ndarray, seed: int
-) -> list[float]:
-    """AUC of ``ours`` minus that of ``base`` with its 95 % interval, groups drawn again."""
-    rng = np.random.default_rng(seed)
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(groups.max() + 2))
-    drawn = []
-    for _ in range(RESAMPLES):
-        picked = rng.integers(0, len(starts) - 1, len(starts) - 1)
-        sizes = starts[picked + 1] - starts[picked]
-        offsets = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows = order[np.arange(int(sizes.sum())) - offsets + np.repeat(starts[picked], sizes)]
-        drawn.append(auc(labels[rows], ours[rows]) - auc(labels[rows], base[rows]))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return [float(auc(labels, ours) - auc(labels, base)), float(low), float(high)]
 
 
 def judged(

@@ -92,7 +92,8 @@ def graph_features() -> Iterator[str]:
 def gbdt_ablation() -> Iterator[str]:
     """What a change to V1 does to NDCG@10, by label."""
     labels = ("click", "long_view", "conversion", "stay")
-    yield f"| rows | variant | features | click AUC | {' | '.join(labels)} |"
+    heads = " | ".join(f"NDCG@10, {label}" for label in labels)
+    yield f"| rows | variant | features | AUC, click | {heads} |"
     yield f"|{' --- |' * 8}"
     cases: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for r in results("gbdt_ablation"):
@@ -101,7 +102,10 @@ def gbdt_ablation() -> Iterator[str]:
     for (source, variant), by_label in cases.items():
         cells = (_beside_base(by_label.get(label)) for label in labels)
         q = by_label["click"]
-        head = f"{source} | {variant} | {q['features']} | {q['click_auc']:.4f}"
+        beside = f"{q['click_auc']:.4f}"
+        if q["part"] != "base":
+            beside = _difference(q["click_auc_difference"])
+        head = f"{source} | {variant} | {q['features']} | {beside}"
         yield f"| {head} | {' | '.join(cells)} |"
 
 
