@@ -59,12 +59,12 @@ def slate_chances(preferences: Floats) -> Floats:
     """(C, S): the chance of each ordered slate of ``_SLATES`` by context, drawn one after another
     without replacement (Plackett, 1975), of ``preferences`` (C, A)."""
     strength = np.exp(preferences)
-    left = strength.sum(axis=1, keepdims=True) - np.zeros((1, len(_SLATES)))
     chance = np.ones((len(preferences), len(_SLATES)))
+    left = np.ones((len(_SLATES), ACTIONS))
     for place in range(PLACES):
-        drawn = strength[:, _SLATES[:, place]]
-        chance *= drawn / left
-        left -= drawn
+        drawn = _SLATES[:, place]
+        chance *= strength[:, drawn] / (strength @ left.T)
+        left[np.arange(len(drawn)), drawn] = 0.0
     return chance
 
 
@@ -151,19 +151,21 @@ def cross_fitted(log: BanditLog, folds: int = 2, weight: float = 10.0) -> Floats
     return found
 
 
-def estimates(world: BanditWorld, log: BanditLog, seed: int) -> dict[str, tuple[Estimate, float]]:
+def estimates(
+    world: BanditWorld, log: BanditLog, seed: int, resamples: int = 1000
+) -> dict[str, tuple[Estimate, float]]:
     """Every estimator on a log, each beside the truth that it is after."""
     at = log.context, log.action, log.place
     rows = weigh(log.click, world.logged[at], world.target[at], log.request)
     q = cross_fitted(log)
     predicted = q[np.arange(len(q)), log.action]
     expected = (world.target[log.context, :, log.place] * q).sum(axis=1)
-    per_row = world.value / PLACES
+    per_row, draw = world.value / PLACES, (seed, resamples, LEVEL)
     return {
-        "ips": (ips(rows, seed, level=LEVEL), per_row),
-        "snips": (snips(rows, seed, level=LEVEL), per_row),
-        "doubly_robust": (doubly_robust(rows, predicted, expected, seed, level=LEVEL), per_row),
-        "item_position_ips": (item_position_ips(rows, seed, level=LEVEL), world.value),
+        "ips": (ips(rows, *draw), per_row),
+        "snips": (snips(rows, *draw), per_row),
+        "doubly_robust": (doubly_robust(rows, predicted, expected, *draw), per_row),
+        "item_position_ips": (item_position_ips(rows, *draw), world.value),
     }
 
 
@@ -189,14 +191,16 @@ class Coverage:
     effective_share: float  # mean
 
 
-def coverage(case: str, worlds: int, first_seed: int = 0) -> dict[str, Coverage]:
+def coverage(
+    case: str, worlds: int, first_seed: int = 0, resamples: int = 1000
+) -> dict[str, Coverage]:
     """Every estimator over ``worlds`` worlds of a case."""
     requests, distance = CASES[case]
     found: dict[str, list[tuple[Estimate, float]]] = {}
     for seed in range(first_seed, first_seed + worlds):
         world = bandit_world(seed, distance)
         log = drawn(world, requests, np.random.default_rng([seed, 1]))
-        for name, pair in estimates(world, log, seed).items():
+        for name, pair in estimates(world, log, seed, resamples).items():
             found.setdefault(name, []).append(pair)
     return {name: _summed(pairs) for name, pairs in found.items()}
 

@@ -47,6 +47,7 @@ Level: TypeAlias = Literal["good", "poor", "unusable"]
 Values: TypeAlias = npt.ArrayLike | pa.Array | pa.ChunkedArray
 
 _STANDARD_ERRORS: Final = 4.0  # a mean weight further from 1 than this is no chance
+_ROUNDING: Final = 1e-6  # that a probability may exceed 1 by: sums of 32-bit numbers do
 
 
 class PropensityError(ModelError):
@@ -227,8 +228,8 @@ def _check_probabilities(logged: Floats, target: Floats) -> None:
     )
     judged = "give the judged policy's probability of the shown action, in [0, 1]"
     for values, name, bad, remedy in (
-        (logged, "logged", (logged <= 0) | (logged > 1), shown),
-        (target, "target", (target < 0) | (target > 1), judged),
+        (logged, "logged", (logged <= 0) | (logged > 1 + _ROUNDING), shown),
+        (target, "target", (target < 0) | (target > 1 + _ROUNDING), judged),
     ):
         if bad.any():
             raise PropensityError(

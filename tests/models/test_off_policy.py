@@ -8,7 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.off_policy_coverage import CASES, bandit_world, coverage, drawn, estimates
+from benchmarks.off_policy_coverage import (
+    ACTIONS,
+    CASES,
+    CONTEXTS,
+    PLACES,
+    bandit_world,
+    coverage,
+    drawn,
+    estimates,
+    place_chances,
+    slate_chances,
+)
 from models.metrics import paired_bootstrap
 from models.off_policy import (
     Estimate,
@@ -222,6 +233,11 @@ def test_what_cannot_be_weighed_is_refused(
         weigh(rewards, logged, target)
 
 
+def test_rounding_above_one_is_no_refusal() -> None:
+    rows = np.full(3, 1.0 + 5e-7)
+    assert weigh([1.0, 0.0, 1.0], rows, rows).weights.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_bad_clips_requests_and_predictions_are_refused() -> None:
     rewards, logged, target = _even(3)
     for clip in (0.0, -1.0, float("nan")):
@@ -239,13 +255,13 @@ def test_bad_clips_requests_and_predictions_are_refused() -> None:
 def test_doubly_robust_stands_with_either_half() -> None:
     """Right predictions with wrong propensities, and the other way round."""
     rng = np.random.default_rng(6)
-    action = rng.choice(3, 60_000, p=LOGGED)
+    action = rng.choice(3, 20_000, p=LOGGED)
     clicks, rates = rng.random(len(action)) < np.array(RATE)[action], np.array(RATE)
     truth = float(TARGET @ rates)
 
     def found(logged: np.ndarray, q: np.ndarray) -> Estimate:
         log: WeightedLog = weigh(clicks, logged[action], TARGET[action])
-        return doubly_robust(log, q[action], np.full(len(action), TARGET @ q), 1)
+        return doubly_robust(log, q[action], np.full(len(action), TARGET @ q), 1, resamples=300)
 
     wrong = np.full(3, 1 / 3)
     for estimate in (found(wrong, rates), found(LOGGED, wrong)):
@@ -253,9 +269,27 @@ def test_doubly_robust_stands_with_either_half() -> None:
     assert not found(wrong, wrong).low < truth < found(wrong, wrong).high
 
 
+def test_worlds_are_what_they_say() -> None:
+    """Each place shows one action, the first by the softmax, and logs follow the chances."""
+    preferences = np.random.default_rng(3).normal(0, 30, (CONTEXTS, ACTIONS))
+    chances = place_chances(slate_chances(preferences))
+    assert chances.sum(axis=1) == pytest.approx(np.ones((CONTEXTS, PLACES)), abs=1e-9)
+    softmax = np.exp(preferences) / np.exp(preferences).sum(axis=1, keepdims=True)
+    assert chances[:, :, 0] == pytest.approx(softmax, abs=1e-12)
+    world = bandit_world(7, 2.0)
+    log = drawn(world, 40_000, np.random.default_rng(1))
+    mine = (log.context == 2) & (log.place == 1)
+    shares = np.bincount(log.action[mine], minlength=ACTIONS) / mine.sum()
+    assert shares == pytest.approx(world.logged[2, :, 1], abs=0.02)
+    here = mine & (log.action == np.argmax(shares))
+    assert log.click[here].mean() == pytest.approx(
+        world.rates[2, np.argmax(shares), 1], abs=5 / np.sqrt(here.sum()) / 2
+    )
+
+
 def test_intervals_hold_the_truth_in_small_worlds() -> None:
     """Fewer than 34 hits of 40 have a chance of .3 % at 95 %."""
-    for found in coverage("near", 40, first_seed=5000).values():
+    for found in coverage("near", 40, first_seed=5000, resamples=300).values():
         assert 34 <= found.held <= 40
         assert abs(found.bias) < 4 * found.error / np.sqrt(40)
         assert found.levels["good"] == 40
