@@ -7,7 +7,8 @@ logged slates and on those shown at random, and by estimates of the clicks per r
 would bring (IPS for each item at its position, SNIPS and doubly robust, from the logged
 propensities). All are set against the clicks per request that each truly brings when it is put in
 charge of the same requests. One JSON line per ranker, and one per measure: Spearman's correlation
-with the truth beside Pearson's, and the clicks lost by choosing the ranker that it likes best.
+with the truth beside Pearson's, and the clicks lost by choosing the ranker that it likes best. All
+read one log, so their errors go together: how many of their intervals hold the truth is one draw.
 
 The rankers blend what everybody truly wants, popularity and noise in different shares, beside the
 four of benchmarks/policies.py. A fifth of the log is shown in random order, so every target has a
@@ -141,17 +142,17 @@ class Judged:
     expected: Floats  # and of what the policy would show there
 
 
-def judged(place: Market, policy: Policy) -> Judged:
-    """One pass over the log for one policy."""
-    parts = list(_parts(place, policy))
+def judged(place: Market, policy: Policy, seed: int) -> Judged:
+    """One pass over the log for one policy, whose own noise is drawn by ``seed``."""
+    parts = list(_parts(place, policy, seed))
     return Judged(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _parts(place: Market, policy: Policy) -> Iterator[tuple[Any, ...]]:
+def _parts(place: Market, policy: Policy, seed: int) -> Iterator[tuple[Any, ...]]:
     crowd = place.popularity
     for number, served, clicked in logged(place.world, place.hours):
         slates = served.slates
-        found = standing(served, policy, np.random.default_rng([SEED, number]))
+        found = standing(served, policy, np.random.default_rng([SEED, seed, number]))
         look = place.place_rates[np.minimum(slates.position, len(place.place_rates) - 1)]
         shown = np.where(slates.is_room, slates.room, slates.item)
         predicted, expected = (
@@ -275,9 +276,9 @@ def main() -> int:
     parser.add_argument("--hours", type=int, default=JUDGED, help="that the rankers are judged on")
     place = market(parser.parse_args().hours)
     results = []
-    for policy in place.policies:
+    for seed, policy in enumerate(place.policies):
         truth = value_of(place.world, np.array(place.hours), policy).clicks
-        results.append(policy_line(policy.name, truth, *measured(judged(place, policy))))
+        results.append(policy_line(policy.name, truth, *measured(judged(place, policy, seed))))
         print(json.dumps(results[-1]), flush=True)
     lines = list(measure_lines(results))
     for line in lines:
