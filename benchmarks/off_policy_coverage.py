@@ -202,10 +202,11 @@ def coverage(
         log = drawn(world, requests, np.random.default_rng([seed, 1]))
         for name, pair in estimates(world, log, seed, resamples).items():
             found.setdefault(name, []).append(pair)
-    return {name: _summed(pairs) for name, pairs in found.items()}
+    return {name: summed(pairs) for name, pairs in found.items()}
 
 
-def _summed(pairs: list[tuple[Estimate, float]]) -> Coverage:
+def summed(pairs: list[tuple[Estimate, float]]) -> Coverage:
+    """Estimates of one estimator, each with its truth, taken together."""
     off = np.array([(e.value - truth) / truth for e, truth in pairs])
     levels = [e.overlap.level for e, _ in pairs]
     return Coverage(

@@ -19,6 +19,7 @@ from benchmarks.off_policy_coverage import (
     estimates,
     place_chances,
     slate_chances,
+    summed,
 )
 from models.metrics import paired_bootstrap
 from models.off_policy import (
@@ -293,6 +294,15 @@ def test_intervals_hold_the_truth_in_small_worlds() -> None:
         assert 34 <= found.held <= 40
         assert abs(found.bias) < 4 * found.error / np.sqrt(40)
         assert found.levels["good"] == 40
+
+
+def test_intervals_on_either_side_of_the_truth_are_misses() -> None:
+    overlap = weigh(*_even(2000)).overlap
+    found = [Estimate("ips", v, v - 0.5, v + 0.5, overlap) for v in (1.0, 2.0, 2.25, 3.0)]
+    total = summed([(estimate, 2.0) for estimate in found])
+    assert (total.held, total.worlds) == (2, 4)
+    assert total.bias == pytest.approx((-0.5 + 0 + 0.125 + 0.5) / 4)
+    assert total.width == pytest.approx(0.5)
 
 
 def test_thin_worlds_are_warned_of() -> None:
