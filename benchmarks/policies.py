@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from feature_store.sources.simulator.policies import (
     RandomPolicy,
     TruthPolicy,
 )
-from feature_store.sources.simulator.slates import Served
+from feature_store.sources.simulator.slates import Served, ranks
 from feature_store.sources.simulator.truth import served_in
 from models.metrics import ndcg_at_k
 
@@ -41,19 +42,33 @@ CONFIG = MarketConfig(requests_per_hour=1500, uniform_share=0.2, bot_share=0.0)
 LEARNED, JUDGED = 24, 24  # hours: what popularity is counted on, and what all are judged on
 
 
-def logged_scores(served: Served, policy: Policy, rng: np.random.Generator) -> np.ndarray:
-    """The policy's score of every impression that was shown, in the order of the slates."""
+@dataclass(frozen=True)
+class Standing:
+    """What a policy makes of n impressions that another showed, in the order of the slates."""
+
+    score: np.ndarray  # of the target that was shown
+    same: np.ndarray  # whether the policy puts that target at that position
+    own: np.ndarray  # the target that it puts there
+
+
+def standing(served: Served, policy: Policy, rng: np.random.Generator) -> Standing:
+    """The policy asked about everything that was shown."""
     slates = served.slates
-    found = np.empty(len(slates.request))
+    n = len(slates.request)
+    found = Standing(np.empty(n), np.zeros(n, bool), np.empty(n, np.int64))
     target = np.where(slates.is_room, slates.room, slates.item)
     for candidates, rows in zip(served.candidates, served.requests, strict=True):
         scores = policy.scores(candidates, rng)
+        order = np.argsort(ranks(candidates, scores), axis=1)
         place = np.full(len(slates.requests), -1)
         place[rows] = np.arange(len(rows))
         mine = np.flatnonzero(slates.is_room == candidates.rooms)
         row = place[slates.request[mine]]
         column = np.argmax(candidates.target[row] == target[mine][:, None], axis=1)
-        found[mine] = scores[row, column]
+        own = order[row, slates.position[mine] - 1]
+        found.score[mine] = scores[row, column]
+        found.same[mine] = own == column
+        found.own[mine] = candidates.target[row, own]
     return found
 
 
@@ -79,7 +94,7 @@ def ndcg(
         groups.append(number * 1_000_000 + served.slates.request[chosen])
         for policy in policies:
             rng = np.random.default_rng([5, number])
-            scores[policy.name].append(logged_scores(served, policy, rng)[chosen])
+            scores[policy.name].append(standing(served, policy, rng).score[chosen])
     group = pa.array(np.concatenate(groups))
     found = {}
     for name, parts in scores.items():

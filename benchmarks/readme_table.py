@@ -132,12 +132,70 @@ def gbdt_leaves() -> Iterator[str]:
         yield f"| {q['source']} | {q['task']} | {q['contender']} | {r['ours']:.4f} | {share} |"
 
 
+def offline_online() -> Iterator[str]:
+    """Offline measures by how well they foretell what a ranker brings."""
+    yield (
+        "| measure | Spearman | Pearson | clicks per request lost by its choice "
+        "| intervals that hold the truth |"
+    )
+    yield "| --- | --- | --- | --- | --- |"
+    for r in results("offline_online"):
+        q = r["quality"]
+        if "pearson" in q:
+            held = q.get("intervals_that_hold_the_truth")
+            inside = "-" if held is None else f"{held} of {q['rankers']}"
+            yield (
+                f"| {r['case']} | {r['ours']:.3f} | {q['pearson']:.3f} | {q['clicks_lost']:.3f} "
+                f"| {inside} |"
+            )
+
+
+def open_bandit() -> Iterator[str]:
+    """What one policy's log says of the other, beside what the other earned."""
+    yield (
+        "| campaign, policy, log, estimator | clicks per 1,000 impressions [95 %] "
+        "| its own log [95 %] | relative error | effective rows, clicks | overlap |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for r in results("open_bandit"):
+        q = r["quality"]
+        ours, truth = (
+            "{:.2f} [{:.2f}, {:.2f}]".format(*(1000 * value for value in values))
+            for values in ((r["ours"], *q["interval"]), (q["truth"], *q["truth_interval"]))
+        )
+        size = f"{q['effective_rows']:,.0f}, {q['effective_rewards']:.1f}"
+        yield (
+            f"| {r['case']} | {ours} | {truth} | {q['relative_error']:.0%} | {size} "
+            f"| {q['overlap']} |"
+        )
+
+
+def off_policy_coverage() -> Iterator[str]:
+    """How often intervals hold a known truth."""
+    yield (
+        "| policies, estimator | intervals that hold the truth [95 %] | bias | error "
+        "| effective share | warned of |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for r in results("off_policy_coverage"):
+        q = r["quality"]
+        low, high = q["interval"]
+        warned = 1 - q["levels"]["good"] / q["worlds"]
+        yield (
+            f"| {r['case']} | {r['ours']:.1%} [{low:.1%}, {high:.1%}] | {q['bias']:+.1%} "
+            f"| {q['error']:.1%} | {q['effective_share']:.0%} | {warned:.0%} |"
+        )
+
+
 TABLES = {
     "policies": policies,
     "ladder": ladder,
     "graph_features": graph_features,
     "gbdt_ablation": gbdt_ablation,
     "gbdt_leaves": gbdt_leaves,
+    "offline_online": offline_online,
+    "open_bandit": open_bandit,
+    "off_policy_coverage": off_policy_coverage,
 }
 
 
