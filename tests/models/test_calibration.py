@@ -138,6 +138,7 @@ def test_examples_run() -> None:
 
 def test_the_figure_names_the_error() -> None:
     labels, told = [1, 0, 0, 1], [0.9, 0.1, 0.3, 0.6]
-    figure = reliability_figure({"click": labels}, {"click": told})
+    figure = reliability_figure({"click": labels}, {"click": told}, "Four rows")
+    assert figure.get_suptitle() == "Four rows"
     error = metrics.expected_calibration_error(labels, told)
     assert figure.axes[0].get_title() == f"click: reliability (4 rows, error {error:.4f})"
