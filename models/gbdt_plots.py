@@ -11,7 +11,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
 from models.gbdt_contributions import Contributions
-from models.plots import COLOURS, NAME_LENGTH, new_figure
+from models.plots import COLOURS, NAME_LENGTH, entitle, new_figure
 
 __all__ = ["contributions_figure", "importance_history_figure"]
 
@@ -55,7 +55,7 @@ def contributions_figure(
     rows_shown = min(top, max(len(one.features) for one in found.values()))
     figure = new_figure(len(found), height=1.5 + 0.35 * rows_shown)
     figure.set_figwidth(8.5 * len(found))
-    figure.suptitle(rows)
+    entitle(figure, rows)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     palette = colormaps["coolwarm"].with_extremes(bad="grey")
     for panel, (task, one) in zip(axes, found.items(), strict=True):

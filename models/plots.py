@@ -6,6 +6,7 @@ Figures are made without pyplot, so nothing global is opened or left open.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -25,6 +26,7 @@ __all__ = [
     "bars_figure",
     "compared_figure",
     "degrees_figure",
+    "entitle",
     "figure_svg",
     "history_figure",
     "importance_figure",
@@ -44,6 +46,7 @@ STOPPING_ROWS: Final = (
 
 NAME_LENGTH: Final = 60
 """Characters of a column's name that are shown."""
+_LETTERS: Final = 11  # of a title, to the inch
 COLOURS: Final = 10
 """So many can be told apart."""
 
@@ -53,6 +56,12 @@ def new_figure(panels: int, height: float = 4.0) -> Figure:
     figure = Figure(figsize=(6.0 * panels, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def entitle(figure: Figure, words: str) -> None:
+    """Put ``words`` above all panels, in as many lines as the figure's width takes."""
+    lines = textwrap.fill(words, int(_LETTERS * figure.get_figwidth()))
+    figure.suptitle(lines, fontsize="medium")
 
 
 def importance_figure(report: FitReport, top: int = 20) -> Figure:
@@ -95,7 +104,7 @@ def reliability_figure(
         rows: which they are, and what they had to do with the fit: the title.
     """
     figure = new_figure(len(labels))
-    figure.suptitle(rows)
+    entitle(figure, rows)
     axes = figure.subplots(1, len(labels), squeeze=False)[0]
     for panel, (task, values) in zip(axes, labels.items(), strict=True):
         curve = reliability_curve(values, probabilities[task])
