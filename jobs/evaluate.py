@@ -29,6 +29,7 @@ from jobs.support.judging import (
     differences,
     judge,
     logged,
+    reliability,
     scored,
     table_rows,
 )
@@ -38,6 +39,7 @@ from jobs.support.stages import require_hours
 from jobs.support.summary import RefusedError, Summary, main_of, progress
 from jobs.support.training import skipped
 from models.registry import Registry, Version
+from models.versions import Artefact
 
 __all__ = ["EVALUATIONS_BY_NAME", "Judged", "build_parser", "evaluate", "main", "run"]
 
@@ -108,9 +110,12 @@ def evaluate(
         }
         for span, verdict in verdicts.items():
             prefix = f"offline_{span.lag}h" if evaluation == "offline" else "heldout"
+            stem = f"{prefix}-{verdict.hour}"
             page = evaluation_page(verdict.words, verdict.judged, evaluation, cut)
-            registry.log_evaluation(verdict.version, logged(verdict, prefix),
-                                    artefacts={f"{prefix}-{verdict.hour}.html": page})  # fmt: skip
+            files: dict[str, Artefact] = {f"{stem}.html": page}
+            if verdict.reliability is not None:
+                files[f"{stem}-reliability"] = verdict.reliability
+            registry.log_evaluation(verdict.version, logged(verdict, prefix), artefacts=files)
     return summary
 
 
@@ -157,7 +162,8 @@ def _judged(
     judged = [judge(c, rows, label, resamples, seed) for label in labels for c in contenders]
     _report(judged, labels)
     apart = differences(judged, resamples, seed)
-    return Verdict(span.first, span.words, candidate, judged, apart, rows.rows)
+    drawn = reliability(contenders[0], rows, span.words)
+    return Verdict(span.first, span.words, candidate, judged, apart, rows.rows, drawn)
 
 
 def _scored(

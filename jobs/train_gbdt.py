@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,10 +27,9 @@ from jobs.support.training import (
     register,
     skipped,
 )
+from jobs.support.version_plots import importance_drift, tree_plots
 from jobs.support.warm import warm_start, warmed_from
-from models import FitReport
 from models.gbdt import GBDTConfig, GBDTRanker
-from models.plots import standard_plots
 from models.registry import Registry, Version
 
 __all__ = ["build_parser", "main", "run", "split", "train"]
@@ -43,17 +42,6 @@ def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Rows to fit on, and whole groups (10 % by the hash of the group's id) to stop early on."""
     mask = pa.array(held_out(table["group_id"]))
     return table.filter(pc.invert(mask)), table.filter(mask)
-
-
-def _plots(model: GBDTRanker, report: FitReport, valid: pa.Table) -> dict[str, Any]:
-    predicted = model.predict(valid)
-    labels, probabilities = {}, {}
-    for task in model.probabilities:
-        column = valid[f"label_{task}"]
-        mature = pc.is_valid(column).to_numpy()
-        labels[task] = pc.drop_null(column).to_numpy()
-        probabilities[task] = predicted[task][mature]
-    return dict(standard_plots(report, labels, probabilities))
 
 
 def _description(chosen: Plan, model: GBDTRanker, train: pa.Table) -> str:
@@ -130,8 +118,12 @@ def _fit_and_register(
         summary.status, summary.message = "dry-run", "fitted; nothing registered"
         return None
     keep_snapshots(store, chosen)
-    plots, words = _plots(model, report, held), _description(chosen, model, rows)
-    fitted = Fitted(model, report, training, held, plots, words, warmed_from(chosen))
+    drift = importance_drift(JOB, registry, chosen.name, chosen.hour, report)
+    plots, words = tree_plots(model, report, held), _description(chosen, model, rows)
+    fitted = Fitted(
+        model, report, training, held, {**plots, **drift.plots}, words, warmed_from(chosen),
+        drift.metrics,
+    )  # fmt: skip
     version = register(registry, chosen, fitted, reading_guard(store, chosen, writer))
     summary.message = f"registered {chosen.name} version {version.version}"
     return version

@@ -3,9 +3,10 @@
 Keeping each negative with probability w and every positive multiplies the odds of a positive by
 1 / w. Undone here after He et al., Practical Lessons from Predicting Clicks on Ads at Facebook,
 ADKDD 2014, section 6.3: q = p / (p + (1 - p) / w). The order of rows does not change; whoever reads
-the numbers as probabilities, or adds those of several tasks, needs the correction. How well
-probabilities fit is told by :func:`models.metrics.expected_calibration_error` and
-:func:`models.metrics.reliability_curve`, on rows that trained nothing.
+the numbers as probabilities, or adds those of several tasks, needs the correction, which the trees
+make by themselves (:mod:`models.down_sampling`). How well probabilities fit is told by
+:func:`models.metrics.expected_calibration_error` and :func:`models.metrics.reliability_curve`, on
+rows that trained nothing.
 """
 
 from __future__ import annotations

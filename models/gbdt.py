@@ -35,6 +35,8 @@ from models.base import (
     write_json,
 )
 from models.boosting import Labels, mature_labels, weighted, with_labels
+from models.calibration import undo_down_sampling
+from models.down_sampling import Bools, drawn, without_negatives
 from models.gbdt_config import NDCG, RELEVANCE, GBDTConfig
 from models.gbdt_ways import Grown, Rows, continued, grown, refitted, tree_count
 from models.graded import graded_targets
@@ -43,7 +45,9 @@ from models.leaf_layout import LeafLayout
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
 _BOOSTERS: Final = "boosters"
-_LEARNED: Final = ("tasks", "objective", "grades", "label_gain", "sample_weights", "debias")
+_LEARNED: Final = (
+    "tasks", "objective", "grades", "label_gain", "sample_weights", "debias", "negative_share",
+)  # fmt: skip
 """Settings that say what is learned: trees of others are not gone on from."""
 
 Targets = Mapping[str, tuple[Labels, Labels]]
@@ -118,7 +122,8 @@ class GBDTRanker(Ranker):
     ) -> FitReport:
         """Fit the boosters on ``train``, each stopped by its log loss, or NDCG@10, on ``valid``.
 
-        A row whose label is null is masked for that task. Where the configuration weighs samples,
+        A row whose label is null is masked for that task, and with ``negative_share`` below 1 so
+        are the negatives that were not drawn. Where the configuration weighs samples,
         the loss that stops it is of rows weighed alike. For a ranking objective see
         :func:`models.graded.graded_rows`.
 
@@ -229,7 +234,8 @@ class GBDTRanker(Ranker):
     def _targets(self, train: pa.Table, valid: pa.Table) -> tuple[Targets, dict[str, float]]:
         """By output what is learned of both tables; and numbers for the report."""
         if not self.config.ranks:
-            return {task: self._labels(train, valid, task) for task in self.tasks}, {}
+            kept = drawn(train, self.config.negative_share) if self.config.samples else None
+            return {task: self._labels(train, valid, task, kept) for task in self.tasks}, {}
         position = self.spec.training_only[0] if self.config.debias == "position" else None
         fitted, stopping = graded_targets(train, valid, self.config, position)
         numbers = {
@@ -264,7 +270,11 @@ class GBDTRanker(Ranker):
             )
         return pa.table(columns)
 
-    def _labels(self, train: pa.Table, valid: pa.Table, task: str) -> tuple[Labels, Labels]:
+    def _labels(
+        self, train: pa.Table, valid: pa.Table, task: str, kept: Bools | None
+    ) -> tuple[Labels, Labels]:
+        """What ``task`` learns of both tables; ``kept`` are the training rows that may be negative,
+        None for all."""
         fitted = mature_labels(train, task, "training")
         stopping = mature_labels(valid, task, "early-stopping")
         if len(fitted.values) and fitted.positives == len(fitted.values):
@@ -285,6 +295,8 @@ class GBDTRanker(Ranker):
                 f"{stopping.positives:,} positives of {len(stopping.values):,} mature rows "
                 f"({stopping.immature:,} immature); train on a longer span or drop the task"
             )
+        if kept is not None:
+            fitted = without_negatives(fitted, kept, task)
         added = self.config.sample_weights.get(task, {})
         return (
             weighted(fitted, train, task, added, "training"),
@@ -301,8 +313,8 @@ class GBDTRanker(Ranker):
         return {name: float(gain) for name, gain in zip(self.spec.columns, gains, strict=True)}
 
     def predict(self, table: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
-        """Per task the probability of a positive label, or the score of a ranking objective,
-        (rows,)."""
+        """Per task the probability of a positive label among all rows, however many negatives were
+        fitted on, or the score of a ranking objective, (rows,)."""
         matrix = self.matrix(table)
         values: dict[str, npt.NDArray[np.float64]] = {}
         for task in self.tasks:
@@ -310,8 +322,11 @@ class GBDTRanker(Ranker):
             if table.num_rows == 0:
                 values[task] = np.empty(0, dtype=np.float64)
                 continue
-            found = self._boosters[task].predict(matrix, num_threads=self.config.threads)
-            values[task] = np.asarray(found, dtype=np.float64)
+            told = self._boosters[task].predict(matrix, num_threads=self.config.threads)
+            found = np.asarray(told, dtype=np.float64)
+            if self.config.samples:
+                found = undo_down_sampling(found, self.config.negative_share)
+            values[task] = found
         return values
 
     def combine(

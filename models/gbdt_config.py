@@ -59,6 +59,11 @@ class GBDTConfig:
             champion's trees and at most ``continue_rounds`` more, until that would make more than
             ``max_trees``; it is then grown anew. ``refit``: the champion's trees with other leaf
             values, of which ``refit_decay`` is what they were.
+        negative_share: w in (0, 1], the share of each task's negative training rows that are
+            fitted on, drawn by the hash of the impression; 1 keeps all. What is predicted is
+            corrected, task by task, to the rate among all rows (:mod:`models.calibration`), and so
+            is the loss that stops a fit; the boosters themselves give log odds that are higher by
+            -log w.
 
     ``max_bin``, ``lambda_l2``, ... mean what they mean in LightGBM.
     """
@@ -90,6 +95,7 @@ class GBDTConfig:
     continue_rounds: int = 20
     max_trees: int = 1000
     refit_decay: float = 0.9
+    negative_share: float = 1.0
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -105,7 +111,7 @@ class GBDTConfig:
         for key in ("rounds", "early_stopping_rounds", "min_data_in_leaf", "min_positives"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("feature_fraction", "bagging_fraction"):
+        for key in ("feature_fraction", "bagging_fraction", "negative_share"):
             if not 0 < getattr(self, key) <= 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}; it must lie in (0, 1]")
         if self.num_leaves < 2 or self.max_bin < 2:
@@ -145,6 +151,11 @@ class GBDTConfig:
                 )
         if not self.ranks:
             return
+        if self.samples:
+            raise ConfigError(
+                f"negative_share is {self.negative_share}, but objective {self.objective} orders "
+                "whole groups, of which no row can be left out; set it to 1"
+            )
         if set(self.graded) != set(self.tasks):
             raise ConfigError(
                 f"grades is {dict(self.grades)}; give each of the tasks {list(self.tasks)} a grade"
@@ -204,6 +215,11 @@ class GBDTConfig:
         return self.objective in _RANKING
 
     @property
+    def samples(self) -> bool:
+        """Whether a fit leaves out negatives."""
+        return self.negative_share < 1
+
+    @property
     def graded(self) -> Mapping[str, int]:
         """By task the grade of its rows, for a ranking objective."""
         return self.grades or ({self.tasks[0]: 1} if len(self.tasks) == 1 else {})
@@ -259,7 +275,7 @@ class GBDTConfig:
         """LightGBM's parameters. Row-wise histograms are forced: the automatic choice between
         row-wise and column-wise is made by timing, and may differ from run to run."""
         return {
-            **(self._ranking() if self.ranks else {"objective": "binary", "metric": BINARY_METRIC}),
+            **(self._ranking() if self.ranks else self._binary()),
             "verbosity": -1,
             "deterministic": True,
             "force_row_wise": True,
@@ -277,6 +293,10 @@ class GBDTConfig:
             "num_threads": self.threads,
         }
 
+    def _binary(self) -> dict[str, Any]:
+        # The loss of corrected probabilities is a function of ours.
+        return {"objective": "binary", "metric": "None" if self.samples else BINARY_METRIC}
+
     def _ranking(self) -> dict[str, Any]:
         return {
             "objective": self.objective,
@@ -289,6 +309,7 @@ class GBDTConfig:
 _LEFT_OUT: Final = (
     "sample_weights", "min_sum_hessian", "objective", "grades", "label_gain", "debias",
     "position_regularization", "way", "continue_rounds", "max_trees", "refit_decay",
+    "negative_share",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ the leaves' own values as weights those of the trees themselves.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -95,9 +96,11 @@ class LeafEncoder:
         """The trees' own value of every leaf of ``task``, (leaves,): what a linear model starts
         from that shall say at first what the trees say.
 
-        For trees fitted by log loss they are log odds, the base rate's among those of tree 0.
+        For trees fitted by log loss they are log odds, the base rate's among those of tree 0: that
+        of all rows, also where the trees were fitted on a share of the negatives.
         """
         parts = [np.array(found.split(), float) for found in _VALUES.findall(self._texts[task])]
+        parts[0] += math.log(self._ranker.config.negative_share)  # times the odds
         values: npt.NDArray[np.float64] = np.concatenate(parts)
         return values
 

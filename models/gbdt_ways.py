@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from models.base import Progress, TrainingRefused
 from models.boosting import Labels, Watch, with_labels
+from models.down_sampling import corrected_loss, loss_of_all
 from models.gbdt_config import BINARY_METRIC, NDCG, GBDTConfig
 from models.graded import mean_ndcg, ndcg_of
-from models.metrics import log_loss
 
 __all__ = ["Grown", "Rows", "continued", "grown", "refitted", "tree_count"]
 
@@ -103,7 +103,9 @@ def refitted(
         num_threads=config.threads,
     )
     wanted = {"train": fitted, "valid": stopping} if config.train_curve else {"valid": stopping}
-    curves = {name: (_measured(config, booster, rows),) for name, rows in wanted.items()}
+    curves = {
+        name: (_measured(config, booster, rows, rows is fitted),) for name, rows in wanted.items()
+    }
     loss = curves["valid"][0]
     if not np.isfinite(loss):
         raise TrainingRefused(
@@ -145,7 +147,7 @@ def _boosted(
         valid_sets=sets,
         valid_names=names,
         init_model=start,
-        feval=ndcg_of(config.gains) if config.ranks else None,
+        feval=_measure(config, fitted),
         callbacks=[
             lgb.record_evaluation(recorded),
             Watch(task, rounds, progress, words),
@@ -163,10 +165,18 @@ def _words(config: GBDTConfig) -> str:
     return "NDCG@10" if config.ranks else "log loss"
 
 
-def _measured(config: GBDTConfig, booster: lgb.Booster, rows: Rows) -> float:
-    """What stops a booster, of one that is not stopped."""
+def _measure(config: GBDTConfig, fitted: lgb.Dataset) -> Any:
+    """What stops a booster, where LightGBM does not know it by itself."""
+    if config.ranks:
+        return ndcg_of(config.gains)
+    return corrected_loss(config.negative_share, fitted) if config.samples else None
+
+
+def _measured(config: GBDTConfig, booster: lgb.Booster, rows: Rows, sampled: bool) -> float:
+    """What stops a booster, of one that is not stopped; ``sampled`` rows lack negatives."""
     labels = rows.labels
     found: Any = booster.predict(rows.matrix, num_threads=config.threads)
     if labels.groups is not None:
         return mean_ndcg(labels.values, found, labels.groups, config.gains)
-    return log_loss(labels.values, found, labels.weights)
+    share = config.negative_share
+    return loss_of_all(labels.values, found, share, labels.weights, sampled)

@@ -6,7 +6,9 @@ Figures are made without pyplot, so nothing global is opened or left open.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,38 +20,58 @@ from models.base import FitReport
 from models.metrics import expected_calibration_error, reliability_curve
 
 __all__ = [
+    "COLOURS",
+    "NAME_LENGTH",
+    "STOPPING_ROWS",
     "bars_figure",
     "compared_figure",
     "degrees_figure",
+    "entitle",
     "figure_svg",
     "history_figure",
     "importance_figure",
     "learning_curve_figure",
     "lines_figure",
+    "new_figure",
     "projection_figure",
     "reliability_figure",
     "shares_figure",
     "standard_plots",
 ]
 
-_LEFT_OUT = 60  # characters of a column's name that are shown
-_COLOURS = 10  # that can be told apart
+STOPPING_ROWS: Final = (
+    "Early-stopping rows: nothing was fitted on them, but they chose when to stop"
+)
+"""Title of what is drawn of them."""
+
+NAME_LENGTH: Final = 60
+"""Characters of a column's name that are shown."""
+_LETTERS: Final = 11  # of a title, to the inch
+COLOURS: Final = 10
+"""So many can be told apart."""
 
 
-def _figure(panels: int, height: float = 4.0) -> Figure:
+def new_figure(panels: int, height: float = 4.0) -> Figure:
+    """An empty figure for ``panels`` side by side, ``height`` inches high."""
     figure = Figure(figsize=(6.0 * panels, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
+def entitle(figure: Figure, words: str) -> None:
+    """Put ``words`` above all panels, in as many lines as the figure's width takes."""
+    lines = textwrap.fill(words, int(_LETTERS * figure.get_figwidth()))
+    figure.suptitle(lines, fontsize="medium")
+
+
 def importance_figure(report: FitReport, top: int = 20) -> Figure:
     """The ``top`` columns by share of the total gain, one panel a task."""
-    figure = _figure(len(report.importances), height=1.0 + 0.25 * top)
+    figure = new_figure(len(report.importances), height=1.0 + 0.25 * top)
     axes = figure.subplots(1, len(report.importances), squeeze=False)[0]
     for panel, (task, gains) in zip(axes, report.importances.items(), strict=True):
         total = sum(gains.values()) or 1.0
         best = sorted(gains.items(), key=lambda item: (-item[1], item[0]))[:top][::-1]
-        panel.barh([name[:_LEFT_OUT] for name, _ in best], [gain / total for _, gain in best])
+        panel.barh([name[:NAME_LENGTH] for name, _ in best], [gain / total for _, gain in best])
         panel.set(title=f"{task}: feature importance", xlabel="share of total gain")
     return figure
 
@@ -58,7 +80,7 @@ def learning_curve_figure(report: FitReport) -> Figure:
     """Loss (or what was measured) by round, one panel a task; the dashed line is the round that was
     kept."""
     measure = "log loss" if report.measure == "loss" else report.measure
-    figure = _figure(len(report.curves))
+    figure = new_figure(len(report.curves))
     axes = figure.subplots(1, len(report.curves), squeeze=False)[0]
     for panel, (task, curves) in zip(axes, report.curves.items(), strict=True):
         for name, losses in curves.items():
@@ -71,14 +93,18 @@ def learning_curve_figure(report: FitReport) -> Figure:
 
 
 def reliability_figure(
-    labels: Mapping[str, npt.ArrayLike], probabilities: Mapping[str, npt.ArrayLike]
+    labels: Mapping[str, npt.ArrayLike], probabilities: Mapping[str, npt.ArrayLike], rows: str
 ) -> Figure:
     """Predicted against observed rate in ten bins of equal counts, one panel a task, with the
     expected calibration error over these bins.
 
     Rows whose label is immature must have been left out.
+
+    Args:
+        rows: which they are, and what they had to do with the fit: the title.
     """
-    figure = _figure(len(labels))
+    figure = new_figure(len(labels))
+    entitle(figure, rows)
     axes = figure.subplots(1, len(labels), squeeze=False)[0]
     for panel, (task, values) in zip(axes, labels.items(), strict=True):
         curve = reliability_curve(values, probabilities[task])
@@ -102,7 +128,7 @@ def lines_figure(
     Args:
         axes: labels of x and y.
     """
-    figure = _figure(1)
+    figure = new_figure(1)
     panel = figure.subplots()
     for number, (name, values) in enumerate(lines.items()):
         panel.plot(x, values, "--" if number else "o-", label=name)
@@ -122,17 +148,17 @@ def projection_figure(
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     _, _, axes = np.linalg.svd(unit - unit.mean(0), full_matrices=False)
     flat = unit @ axes[:2].T
-    figure = _figure(1, height=6.0)
+    figure = new_figure(1, height=6.0)
     panel = figure.subplots()
     names, counts = np.unique(labels, return_counts=True)
-    shown = names[np.argsort(-counts, kind="stable")][:_COLOURS]
+    shown = names[np.argsort(-counts, kind="stable")][:COLOURS]
     every = np.array(labels)
     others = ~np.isin(every, shown)
     if others.any():
         panel.scatter(flat[others, 0], flat[others, 1], s=4, color="lightgrey", label="others")
     for name in shown:
         mine = flat[every == name]
-        panel.scatter(mine[:, 0], mine[:, 1], s=6, label=str(name)[:_LEFT_OUT])
+        panel.scatter(mine[:, 0], mine[:, 1], s=6, label=str(name)[:NAME_LENGTH])
     panel.set(title=title, xticks=[], yticks=[])
     panel.legend(fontsize="x-small", markerscale=2)
     return figure
@@ -140,7 +166,7 @@ def projection_figure(
 
 def bars_figure(title: str, label: str, values: Mapping[str, float]) -> Figure:
     """Horizontal bars on a logarithmic scale, in the given order from the top, with numbers."""
-    figure = _figure(1)
+    figure = new_figure(1)
     panel = figure.subplots()
     names = [name for name, value in values.items() if value > 0][::-1]
     bars = panel.barh(names, [values[name] for name in names])
@@ -162,7 +188,7 @@ def history_figure(
         values: as many as times; NaN where nothing was measured.
         allowed: from and to, of the last value alone.
     """
-    figure = _figure(1)
+    figure = new_figure(1)
     panel = figure.subplots()
     with rc_context({"date.converter": "concise"}):
         panel.plot(times, values, linewidth=1)
@@ -180,10 +206,10 @@ def compared_figure(
 ) -> Figure:
     """Two horizontal bars a name, in the order of ``now`` from the top."""
     names = list(now)[::-1]
-    figure = _figure(1, height=max(4.0, 1.0 + 0.3 * len(names)))
+    figure = new_figure(1, height=max(4.0, 1.0 + 0.3 * len(names)))
     panel = figure.subplots()
     places = np.arange(len(names))
-    shown = [name[:_LEFT_OUT] for name in names]
+    shown = [name[:NAME_LENGTH] for name in names]
     panel.barh(places + 0.2, [now[name] for name in names], 0.4, label="now")
     panel.barh(places - 0.2, [before[name] for name in names], 0.4, label="before")
     panel.set(title=title, xlabel=label, yticks=places, yticklabels=shown)
@@ -195,7 +221,7 @@ def shares_figure(
     title: str, label: str, x: npt.ArrayLike, names: list[str], shares: npt.ArrayLike
 ) -> Figure:
     """Shares (x, names) that add up to one, stacked."""
-    figure = _figure(1)
+    figure = new_figure(1)
     panel = figure.subplots()
     panel.stackplot(np.asarray(x), np.asarray(shares).T, labels=names)
     panel.set(title=title, xlabel=label, ylabel="share", ylim=(0, 1))
@@ -212,7 +238,7 @@ def degrees_figure(
         degrees: by type the degrees, ascending and above 0, and the share of the nodes that have so
             many edges or more; types without nodes are left out.
     """
-    figure = _figure(1)
+    figure = new_figure(1)
     panel = figure.subplots()
     for name, (degree, share) in degrees.items():
         if len(np.asarray(degree)):
@@ -239,10 +265,10 @@ def standard_plots(
     probabilities: Mapping[str, npt.ArrayLike],
 ) -> dict[str, Figure]:
     """Figures by the name that they are registered under: importance for models that know it, and
-    reliability where ``labels`` have probabilities."""
+    reliability on the early-stopping rows where ``labels`` have probabilities."""
     figures = {"learning_curve": learning_curve_figure(report)}
     if labels:
-        figures["reliability"] = reliability_figure(labels, probabilities)
+        figures["reliability"] = reliability_figure(labels, probabilities, STOPPING_ROWS)
     if report.importances:
         figures["feature_importance"] = importance_figure(report)
     return figures

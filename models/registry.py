@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 
 from models.base import Model
-from models.removal import Removal
 from models.retry import Backoff, mlflow_environment, shown_address
+from models.run_files import RunFiles
 from models.versions import (
     Artefact,
     Loaded,
@@ -70,7 +70,7 @@ _PAGE: Final = 1000
 _OLDEST: Final = ["version_number ASC"]
 
 
-class Registry(Removal):
+class Registry(RunFiles):
     """Versions of rankers on an MLflow server, or on a database for tests.
 
     ``retries`` and ``backoff`` (seconds before the first retry, then doubling) bound how long an

@@ -43,6 +43,10 @@ class Contender:
     spec: FeatureSpec | None = None
     probabilities: tuple[str, ...] | None = None
 
+    def tells(self, label: str) -> bool:
+        """Whether its scores are probabilities of ``label``."""
+        return self.probabilities is None or label in self.probabilities
+
 
 def contender(registry: Registry, role: str, version: Version, hour: str) -> Contender:
     """A registered version as a contender on ``hour`` and what follows it.

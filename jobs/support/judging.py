@@ -16,9 +16,20 @@ from feature_store.schemas import EVALUATION_GROUPS
 from jobs.support.contenders import Contender
 from jobs.support.evaluation_page import SHOWN, Judged, Scores
 from models.metrics import evaluate_ranking, group_codes, ndcg_at_k, paired_bootstrap
+from models.plots import reliability_figure
 from models.registry import Version
+from models.versions import Artefact
 
-__all__ = ["Scored", "Verdict", "differences", "judge", "logged", "scored", "table_rows"]
+__all__ = [
+    "Scored",
+    "Verdict",
+    "differences",
+    "judge",
+    "logged",
+    "reliability",
+    "scored",
+    "table_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ class Scored:
         """A number per group."""
         return group_codes(self.groups)
 
+    def mature(self, label: str) -> npt.NDArray[np.bool_]:
+        """Which rows are in groups all of whose labels are mature, (rows,)."""
+        return ~np.isin(self.codes, np.unique(self.codes[np.isnan(self.labels[label])]))
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -45,6 +60,7 @@ class Verdict:
 
     Attributes:
         hour: the first of the hours; ``words`` name all of them.
+        reliability: of the candidate, where it tells a probability of a label.
     """
 
     hour: str
@@ -53,6 +69,7 @@ class Verdict:
     judged: Sequence[Judged]
     differences: Mapping[str, tuple[Any, ...]]
     rows: int
+    reliability: Artefact | None = None
 
 
 def scored(
@@ -86,16 +103,15 @@ def judge(contender: Contender, rows: Scored, label: str, resamples: int, seed: 
 
     A group counts only when all of its labels are mature.
     """
-    values = rows.labels[label]
-    mature = ~np.isin(rows.codes, np.unique(rows.codes[np.isnan(values)]))
-    labels = (values[mature] > 0).astype(np.float64)
+    mature = rows.mature(label)
+    labels = (rows.labels[label][mature] > 0).astype(np.float64)
     if not len(labels):
         return Judged(contender.role, contender.name, contender.version, contender.data_hour, label,
                       {"rows": 0.0, "groups": 0.0}, {}, np.zeros(0, np.str_), np.zeros(0),
                       rows.rows)  # fmt: skip
     scores = rows.scores[contender.role, label][mature]
     groups = rows.groups.filter(pa.array(mature))
-    probable = contender.probabilities is None or label in contender.probabilities
+    probable = contender.tells(label)
     metrics = evaluate_ranking(labels, scores, groups, probabilities=probable)
     per_group = ndcg_at_k(labels, scores, groups, 10)
     counted = ~np.isnan(per_group.values)
@@ -106,6 +122,21 @@ def judge(contender: Contender, rows: Scored, label: str, resamples: int, seed: 
         contender.role, contender.name, contender.version, contender.data_hour, label, metrics,
         {"ndcg_at_10": (interval.low, interval.high)}, ids, ndcg, int((~mature).sum()),
     )  # fmt: skip
+
+
+def reliability(candidate: Contender, rows: Scored, words: str) -> Artefact | None:
+    """How reliable the candidate's probabilities are on the mature groups of ``rows``, which are
+    those of the hours that ``words`` name; None where it tells none of a label that is mature."""
+    labels, told = {}, {}
+    for label, values in rows.labels.items():
+        mature = rows.mature(label)
+        if candidate.tells(label) and mature.any():
+            labels[label] = (values[mature] > 0).astype(np.float64)
+            told[label] = rows.scores[candidate.role, label][mature]
+    if not labels:
+        return None
+    title = f"Held-out rows of {words}, which version {candidate.version} has not seen"
+    return reliability_figure(labels, told, title)
 
 
 def differences(judged: Sequence[Judged], resamples: int, seed: int) -> dict[str, tuple[Any, ...]]:

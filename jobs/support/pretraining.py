@@ -34,7 +34,7 @@ from jobs.support.summary import Summary, progress
 from jobs.support.training import Fitted, keep_snapshots, reading_guard, register, skipped
 from jobs.support.warm import warm_start, warmed_from
 from models import MODELS, FitReport
-from models.plots import learning_curve_figure, reliability_figure
+from models.plots import STOPPING_ROWS, learning_curve_figure, reliability_figure
 from models.registry import Registry, Version
 
 __all__ = ["checkpoint_folder", "pretrain", "pretraining_parser", "run_pretraining"]
@@ -143,7 +143,7 @@ def _plots(model: Any, report: FitReport, rows: pa.Table) -> dict[str, Any]:
         probabilities[task] = values[pc.is_valid(column).to_numpy()]
     plots = {"learning_curve": learning_curve_figure(report)}
     if labels:
-        plots["reliability"] = reliability_figure(labels, probabilities)
+        plots["reliability"] = reliability_figure(labels, probabilities, STOPPING_ROWS)
     return plots
 
 

@@ -36,6 +36,7 @@ class Fitted:
     Attributes:
         example: rows that hold the spec's columns; the first few are registered.
         more: entries of the hand-off beside those that every version has.
+        numbers: metrics beside those that every version has.
     """
 
     model: Ranker
@@ -45,6 +46,7 @@ class Fitted:
     plots: Mapping[str, Any]
     description: str
     more: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 def held_out(groups: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -96,7 +98,7 @@ def register(
             chosen.run_key,
             folder,
             chosen.spec,
-            metrics={**fitted.report.metrics(), **training.metrics()},
+            metrics={**fitted.report.metrics(), **training.metrics(), **fitted.numbers},
             params={"family": chosen.family, **fitted.model.config_dict()},
             tags={
                 "code_version": importlib.metadata.version("rankmill"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models import calibration, metrics
 from models.calibration import as_down_sampled, undo_down_sampling
-from models.plots import reliability_figure
+from models.plots import STOPPING_ROWS, reliability_figure
 
 
 def _fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -138,6 +138,13 @@ def test_examples_run() -> None:
 
 def test_the_figure_names_the_error() -> None:
     labels, told = [1, 0, 0, 1], [0.9, 0.1, 0.3, 0.6]
-    figure = reliability_figure({"click": labels}, {"click": told})
+    figure = reliability_figure({"click": labels}, {"click": told}, "Four rows")
+    assert figure.get_suptitle() == "Four rows"
+    long = reliability_figure({"click": labels}, {"click": told}, STOPPING_ROWS)
+    assert long.get_suptitle().replace("\n", " ") == STOPPING_ROWS
+    long.canvas.draw()
+    box = long._suptitle.get_window_extent()
+    assert box.x0 > 0
+    assert box.x1 < long.bbox.width
     error = metrics.expected_calibration_error(labels, told)
     assert figure.axes[0].get_title() == f"click: reliability (4 rows, error {error:.4f})"
