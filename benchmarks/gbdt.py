@@ -49,8 +49,9 @@ from feature_store import hours as hr
 from feature_store.sources.base import DEFAULT_WINDOWS
 from feature_store.tables import Store
 from feature_store.training_set import training_set
+from jobs.support.stopwatch import STEPS
 from jobs.train_gbdt import split
-from models import FeatureSpec, SparseColumn, encode_sparse
+from models import encode_sparse
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.metrics import auc, log_loss
 from models.registry import Registry
@@ -91,8 +92,8 @@ class Place:
 def environment() -> dict[str, str]:
     """What `make run` gives its jobs, and where they find the project."""
     return {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "NO_PROXY": "127.0.0.1",
-        "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE",
+        "NO_PROXY": "127.0.0.1", "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }  # fmt: skip
 
 
@@ -143,7 +144,10 @@ def steps_of(parts: Mapping[str, tuple[dict[str, Any], Watched]]) -> dict[str, d
     """Seconds by job and step; `start` is what the process took outside of its job."""
     found = {}
     for job, (summary, seen) in parts.items():
-        steps = {"start": seen.seconds - summary["seconds"], **summary["details"]["seconds_by_step"]}
+        steps = {
+            "start": seen.seconds - summary["seconds"],
+            **summary["details"]["seconds_by_step"],
+        }
         steps["other"] = seen.seconds - sum(steps.values())
         found[job] = {name: round(seconds, 2) for name, seconds in steps.items()}
     return found

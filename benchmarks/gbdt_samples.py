@@ -2,9 +2,10 @@
 
 Filled are the views that the benchmark's service names, the attributes and the request; other
 columns are null, and nobody reads them. An entity has a rate of impressions and one of clicks, from
-which its counts in every window are drawn hour by hour, and from those the ratios. Whether an impression is clicked depends on the rates of user, item and both, on attributes
-and on the time of day. Impressions of an hour stop ten minutes before its end, so that every click
-label is known at the cut and a plain `lightgbm.train` has the same rows.
+which its counts in every window are drawn hour by hour, and from those the ratios. Whether an
+impression is clicked depends on the rates of user, item and both, on attributes and on the time of
+day. Impressions of an hour stop ten minutes before its end, so that every click label is known at
+the cut and a plain `lightgbm.train` has the same rows.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, pla
 from jobs.support.settings import Settings, load_settings
 from jobs.support.stages import require_hours
 from jobs.support.stopwatch import STEPS, Stopwatch
-from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.support.training import skipped
+from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
 from models.registry import Registry, Version
 
 __all__ = ["EVALUATIONS_BY_NAME", "Judged", "build_parser", "evaluate", "main", "run"]
@@ -188,8 +187,10 @@ def _scored(
     views = service.sequence_views()
     for view in views:
         require_hours(store, view.table, origin.hours, "build_samples")
+    read = {name for one in contenders for name in one.reads}
+    columns = tuple(name for name in service.columns() if name in read)
     recipe = Recipe(
-        span.cut, service.name, service.columns(), dict(source.windows), origin, tuple(labels),
+        span.cut, service.name, columns, dict(source.windows), origin, tuple(labels),
         tuple(view.name for view in views), service.vectors, service.similarities, zone,
     )  # fmt: skip
     batches = training_batches(store, recipe) if views else training_batches(store, recipe, _ROWS)

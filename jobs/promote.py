@@ -24,8 +24,7 @@ from jobs.support.fencing import claim, run_token
 from jobs.support.plans import DEFAULT_NAME, find_candidate, is_daily, plan_of
 from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
-from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.support.training import skipped
+from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
 from models.metrics import paired_bootstrap
 from models.registry import Registry, Version
 
@@ -243,9 +242,7 @@ def promote(
     with store.ledger.holding(stage, promotions.ALIASES, writer.token):
         _reconcile(store, registry, name)
         known = promotions.decision(store, name, hour, str(candidate.version))
-        made = known or _decided(
-            store, registry, settings, candidate, hour, dry, evaluation, watch
-        )
+        made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation, watch)
         watch.lap("move")
     summary.details = {STEPS: watch.seconds}
     summary.status = "promoted" if made["action"] == "promote" else "kept"

@@ -19,14 +19,13 @@ from jobs.support.plans import DEFAULT_NAME, MIN_HOURS, Plan, gbdt_plan
 from jobs.support.provenance import Provenance
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
-from jobs.support.summary import Summary, main_of, progress
+from jobs.support.summary import Summary, main_of, progress, skipped
 from jobs.support.training import (
     Fitted,
     held_out,
     keep_snapshots,
     reading_guard,
     register,
-    skipped,
 )
 from jobs.support.warm import warm_start, warmed_from
 from models import FitReport

@@ -13,10 +13,10 @@ STEPS = "seconds_by_step"
 class Stopwatch:
     """Seconds by step, from when it was made: each step ends with its :meth:`lap`.
 
-        >>> watch = Stopwatch()
-        >>> watch.lap("read")
-        >>> list(watch.seconds)
-        ['read']
+    >>> watch = Stopwatch()
+    >>> watch.lap("read")
+    >>> list(watch.seconds)
+    ['read']
     """
 
     def __init__(self) -> None:
