@@ -93,7 +93,8 @@ def environment() -> dict[str, str]:
     """What `make run` gives its jobs, and where they find the project."""
     return {
         **os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE",
-        "NO_PROXY": "127.0.0.1", "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "NO_PROXY": "127.0.0.1", "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def steps_of(parts: Mapping[str, tuple[dict[str, Any], Watched]]) -> dict[str, d
     for job, (summary, seen) in parts.items():
         steps = {
             "start": seen.seconds - summary["seconds"],
-            **summary["details"]["seconds_by_step"],
+            **summary["details"][STEPS],
         }
         steps["other"] = seen.seconds - sum(steps.values())
         found[job] = {name: round(seconds, 2) for name, seconds in steps.items()}
