@@ -131,14 +131,14 @@ def place(folder: Path) -> Iterator[Place]:
 
 def wait_for(server: subprocess.Popen[bytes], address: str) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(240):
+    for _ in range(720):
         if server.poll() is not None:
             raise SystemExit(f"the MLflow server ended with {server.returncode}")
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             opener.open(f"{address}/health", timeout=3).close()
             return
         time.sleep(0.25)
-    raise SystemExit("the MLflow server did not get ready within 60 s")
+    raise SystemExit("the MLflow server did not get ready within 3 minutes")
 
 
 def steps_of(parts: Mapping[str, tuple[dict[str, Any], Watched]]) -> dict[str, dict[str, float]]:
