@@ -14,8 +14,7 @@ from jobs.support.fencing import claim, run_token
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.snapshot_tags import snapshot_tag
 from jobs.support.stages import require_date
-from jobs.support.summary import Summary, main_of, progress
-from jobs.support.training import skipped
+from jobs.support.summary import Summary, main_of, progress, skipped
 from models.graph.heterograph import EDGE_COLUMNS
 from models.graph.metapaths import MetapathError
 from models.metapath2vec import Metapath2Vec

@@ -36,8 +36,8 @@ from jobs.support.judging import (
 from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, plan_of
 from jobs.support.settings import Settings, load_settings
 from jobs.support.stages import require_hours
-from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.support.training import skipped
+from jobs.support.stopwatch import STEPS, Stopwatch
+from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
 from models.registry import Registry, Version
 from models.versions import Artefact
 
@@ -74,6 +74,7 @@ def evaluate(
     them), cut after the last. ``offline`` judges, at the hourly cut, the newest version that has
     not seen them on the hours ``lag_hours`` back, whose slower actions are mature by now.
     """
+    watch = Stopwatch()
     writer = claim(store, f"{JOB}:{evaluation}:{name}", [hour], token)
     chosen = plan_of(store, settings, name, hour)
     summary = Summary(JOB, [hour])
@@ -81,7 +82,8 @@ def evaluate(
         return skipped(summary, chosen.shortage())
     registry = Registry(settings.tracking())
     spans = _spans(settings, hour, evaluation, last)
-    found = [_judged(store, registry, settings, chosen, span, evaluation) for span in spans]
+    watch.lap("plan")
+    found = [_judged(store, registry, settings, chosen, span, evaluation, watch) for span in spans]
     verdicts = {s: v for s, v in zip(spans, found, strict=True) if v is not None}
     if not verdicts:
         lags = tuple(span.lag for span in spans)
@@ -95,7 +97,8 @@ def evaluate(
     summary.rows_out = rows.num_rows
     summary.model = {"name": name, "version": first.version.version}
     summary.mlflow_run_url = registry.run_url(first.version.run_id)
-    summary.details = {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in first.judged}
+    ndcg = {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in first.judged}
+    summary.details = {**ndcg, STEPS: watch.seconds}
     summary.message = f"judged {', '.join(v.words for v in verdicts.values())}, cut {cut}"
     if dry:
         summary.status = "dry-run"
@@ -108,6 +111,7 @@ def evaluate(
             "evaluation_groups": _kept(store, groups, "evaluation_groups", name, hour, evaluation),
             "evaluations": _kept(store, rows, "evaluations", name, hour, evaluation),
         }
+        watch.lap("keep")
         for span, verdict in verdicts.items():
             prefix = f"offline_{span.lag}h" if evaluation == "offline" else "heldout"
             stem = f"{prefix}-{verdict.hour}"
@@ -116,6 +120,7 @@ def evaluate(
             if verdict.reliability is not None:
                 files[f"{stem}-reliability"] = verdict.reliability
             registry.log_evaluation(verdict.version, logged(verdict, prefix), artefacts=files)
+    watch.lap("log")
     return summary
 
 
@@ -143,7 +148,7 @@ def _kept(
 
 def _judged(
     store: Store, registry: Registry, settings: Settings, chosen: Plan, span: _Span,
-    evaluation: str,
+    evaluation: str, watch: Stopwatch,
 ) -> Verdict | None:  # fmt: skip
     """Every contender on the hours of ``span``; None without a candidate."""
     offline = evaluation == "offline"
@@ -157,12 +162,15 @@ def _judged(
     wanted = tuple(LABELS) if offline else settings.evaluation.labels
     declared = [n for n in wanted if n in LABELS and LABELS[n].declared(source.windows)]
     labels = [label for label in declared if not LABELS[label].summed]
+    watch.lap("load_models")
     rows = _scored(store, source, span, contenders, labels)
+    watch.lap("read_and_score")
     resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
     judged = [judge(c, rows, label, resamples, seed) for label in labels for c in contenders]
     _report(judged, labels)
     apart = differences(judged, resamples, seed)
     drawn = reliability(contenders[0], rows, span.words)
+    watch.lap("judge")
     return Verdict(span.first, span.words, candidate, judged, apart, rows.rows, drawn)
 
 
@@ -185,8 +193,10 @@ def _scored(
     views = service.sequence_views()
     for view in views:
         require_hours(store, view.table, origin.hours, "build_samples")
+    read = {name for one in contenders for name in one.reads}
+    columns = tuple(name for name in service.columns() if name in read)
     recipe = Recipe(
-        span.cut, service.name, service.columns(), dict(source.windows), origin, tuple(labels),
+        span.cut, service.name, columns, dict(source.windows), origin, tuple(labels),
         tuple(view.name for view in views), service.vectors, service.similarities, zone,
     )  # fmt: skip
     batches = training_batches(store, recipe) if views else training_batches(store, recipe, _ROWS)

@@ -23,8 +23,8 @@ from jobs.support.embeddings import embedding_before, is_embedding
 from jobs.support.fencing import claim, run_token
 from jobs.support.plans import DEFAULT_NAME, find_candidate, is_daily, plan_of
 from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
-from jobs.support.summary import RefusedError, Summary, main_of, progress
-from jobs.support.training import skipped
+from jobs.support.stopwatch import STEPS, Stopwatch
+from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
 from models.metrics import paired_bootstrap
 from models.registry import Registry, Version
 
@@ -177,6 +177,7 @@ def _judged(
     candidate: Version,
     hour: str,
     evaluation: str,
+    watch: Stopwatch,
 ) -> tuple[bool, str, dict[str, float], str | None]:
     """The decision on ``candidate``: promote?, why, the numbers, the champion of the moment.
 
@@ -185,7 +186,9 @@ def _judged(
     """
     name = candidate.name
     current = promotions.champion_before(store, name, hour)
+    watch.lap("plan")
     wrong = _mechanical(settings.tracking(), candidate)
+    watch.lap("mechanical_check")
     if wrong is not None:
         return False, f"the mechanical check failed: {wrong}", {}, current
     serving = registry.alias(name, CHAMPION)
@@ -217,6 +220,7 @@ def promote(
 
     Intent, alias and done happen under one lock, so that promoters cannot interleave.
     """
+    watch = Stopwatch()
     stage = f"{JOB}:{name}"
     writer = claim(store, stage, promotions.ALIASES, token)
     summary = Summary(JOB, [hour])
@@ -238,7 +242,9 @@ def promote(
     with store.ledger.holding(stage, promotions.ALIASES, writer.token):
         _reconcile(store, registry, name)
         known = promotions.decision(store, name, hour, str(candidate.version))
-        made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation)
+        made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation, watch)
+        watch.lap("move")
+    summary.details = {STEPS: watch.seconds}
     summary.status = "promoted" if made["action"] == "promote" else "kept"
     summary.message = f"{name} version {candidate.version}: {made['reason']}"
     if dry:
@@ -249,11 +255,12 @@ def promote(
 
 def _decided(
     store: Store, registry: Registry, settings: Settings, candidate: Version, hour: str, dry: bool,
-    evaluation: str,
+    evaluation: str, watch: Stopwatch,
 ) -> Mapping[str, Any]:  # fmt: skip
     accepted, reason, numbers, current = _judged(
-        store, registry, settings, candidate, hour, evaluation
+        store, registry, settings, candidate, hour, evaluation, watch
     )
+    watch.lap("decide")
     number = str(candidate.version)
     row = {
         "decision_id": f"{candidate.name}|{hour}|{number}",

@@ -18,14 +18,14 @@ from jobs.support.fencing import claim, run_token
 from jobs.support.plans import DEFAULT_NAME, MIN_HOURS, Plan, gbdt_plan
 from jobs.support.provenance import Provenance
 from jobs.support.settings import Settings, SettingsError, load_settings
-from jobs.support.summary import Summary, main_of, progress
+from jobs.support.stopwatch import STEPS, Stopwatch
+from jobs.support.summary import Summary, main_of, progress, skipped
 from jobs.support.training import (
     Fitted,
     held_out,
     keep_snapshots,
     reading_guard,
     register,
-    skipped,
 )
 from jobs.support.version_plots import importance_drift, tree_plots
 from jobs.support.warm import warm_start, warmed_from
@@ -65,6 +65,7 @@ def train(store: Store, settings: Settings, name: str, hour: str, token: str, dr
     Raises:
         TrainingRefused: too few positives, one class only, NaN loss; nothing is registered.
     """
+    watch = Stopwatch()
     writer = claim(store, f"{JOB}:{name}", [hour], token)
     source = settings.open_source()
     chosen = gbdt_plan(store, settings, name, hour)
@@ -78,14 +79,18 @@ def train(store: Store, settings: Settings, name: str, hour: str, token: str, dr
         why = f"{name} has no champion yet"
         chosen, champion = warm_start(JOB, registry, chosen, _model, why)
         known = registry.find(name, chosen.run_key)
+    watch.lap("plan")
     if known is None:
-        known = _fit_and_register(store, registry, chosen, champion, source, writer, summary, dry)
+        known = _fit_and_register(
+            store, registry, chosen, champion, source, writer, summary, dry, watch
+        )
     else:
         summary.status, summary.message = "unchanged", f"{name} version {known.version} is this run"
     summary.snapshots = dict(chosen.lineage.snapshots)
     if known is not None:
         summary.model = {"name": name, "version": known.version}
         summary.mlflow_run_url = registry.run_url(known.run_id)
+    summary.details = {**summary.details, STEPS: watch.seconds}
     progress(JOB, summary.message)
     return summary
 
@@ -96,16 +101,20 @@ def _model(chosen: Plan) -> GBDTRanker:
 
 def _fit_and_register(
     store: Store, registry: Registry, chosen: Plan, champion: GBDTRanker | None, source: Source,
-    writer: Writer, summary: Summary, dry: bool,
+    writer: Writer, summary: Summary, dry: bool, watch: Stopwatch,
 ) -> Version | None:  # fmt: skip
     recipe = chosen.recipe(source)
     table = build(store, recipe)
+    watch.lap("read_and_label")
     rows, held = split(table)
     summary.rows_in, summary.rows_out = table.num_rows, rows.num_rows
     progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
     model = _model(chosen)
+    watch.lap("split")
     report = model.fit(rows, held, lambda message: progress(JOB, message), champion)
+    watch.lap("fit")
     training = Provenance.of(recipe, table, chosen.tasks)
+    watch.lap("digest")
     summary.details = {
         "rounds": dict(report.rounds),
         "warmed_from": chosen.warm,
@@ -120,11 +129,13 @@ def _fit_and_register(
     keep_snapshots(store, chosen)
     drift = importance_drift(JOB, registry, chosen.name, chosen.hour, report)
     plots, words = tree_plots(model, report, held), _description(chosen, model, rows)
+    watch.lap("plots")
     fitted = Fitted(
         model, report, training, held, {**plots, **drift.plots}, words, warmed_from(chosen),
         drift.metrics,
     )  # fmt: skip
     version = register(registry, chosen, fitted, reading_guard(store, chosen, writer))
+    watch.lap("register")
     summary.message = f"registered {chosen.name} version {version.version}"
     return version
 

@@ -69,7 +69,7 @@ def contributions(model: GBDTRanker, table: pa.Table) -> Mapping[str, Contributi
     if not table.num_rows:
         raise ModelError("contributions of no rows; pass at least one")
     # The very columns that the trees are fitted on and predict from.
-    matrix = model._matrix(table)
+    matrix = model.matrix(table)
     ranks = np.full((matrix.num_rows, len(model.spec.columns)), np.nan)
     for column, name in enumerate(model.spec.dense):
         ranks[:, column] = _ranks(matrix.column(name))

@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
-from matplotlib.figure import Figure
 
 from models.base import SPACE_COLUMN, FeatureSpec, Model
+
+if TYPE_CHECKING:  # who only fetches a version draws nothing
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Artefact",
@@ -35,7 +37,7 @@ __all__ = [
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _RUN_KEY: Final = re.compile(r"[A-Za-z0-9_.:@|+=-]+")
 
-Artefact = Path | Figure | str
+Artefact: TypeAlias = "Path | Figure | str"
 M = TypeVar("M", bound=Model)
 
 
@@ -132,13 +134,13 @@ def write_artefacts(folder: Path, artefacts: Mapping[str, Artefact]) -> None:
     """Write figures as ``<name>.png``, copy files, and write texts under their own name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, artefact in artefacts.items():
-        if isinstance(artefact, Figure):
-            artefact.savefig(folder / f"{name.removesuffix('.png')}.png", dpi=100)
+        if isinstance(artefact, str):
+            (folder / name).write_text(artefact, encoding="utf-8")
         elif isinstance(artefact, Path):
             target = name if Path(name).suffix else f"{name}{artefact.suffix}"
             (folder / target).write_bytes(artefact.read_bytes())
         else:
-            (folder / name).write_text(artefact, encoding="utf-8")
+            artefact.savefig(folder / f"{name.removesuffix('.png')}.png", dpi=100)
 
 
 def is_http(uri: str) -> bool:

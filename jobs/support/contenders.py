@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,13 @@ __all__ = ["Contender", "champions", "contender", "popularity"]
 
 ByLabel = Mapping[str, Scores]
 
+_LONGEST: Final = {
+    view.name: f"{view.name}_ctr_{window_name(max(view.windows))}"
+    for view in VIEWS
+    if view.name in ("item", "room")
+}
+"""By kind of target its CTR over the longest window."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -30,7 +37,8 @@ class Contender:
 
     Attributes:
         score: scores of rows for each of the labels asked for; larger ranks higher.
-        spec: what it reads; None for one that reads what every sample has.
+        reads: columns of the rows that it looks at.
+        spec: of a model, what it reads; None for one that is none.
         probabilities: labels for which its scores are probabilities; None where any score in
             [0, 1] is taken for one.
     """
@@ -40,6 +48,7 @@ class Contender:
     version: str
     data_hour: str | None
     score: Callable[[pa.Table, Sequence[str]], ByLabel]
+    reads: tuple[str, ...]
     spec: FeatureSpec | None = None
     probabilities: tuple[str, ...] | None = None
 
@@ -63,12 +72,13 @@ def contender(registry: Registry, role: str, version: Version, hour: str) -> Con
         )
     model = registry.load(version.name, version.version).model
     return Contender(role, version.name, str(version.version), data_hour, _model_scores(model),
-                     model.spec, model.probabilities)  # fmt: skip
+                     model.spec.columns, model.spec, model.probabilities)  # fmt: skip
 
 
 def popularity() -> Contender:
     """The target's smoothed CTR over the longest window: what an hour's samples knew of it."""
-    return Contender(POPULARITY, POPULARITY, "-", None, _popularity)
+    reads = ("target_type", *_LONGEST.values())
+    return Contender(POPULARITY, POPULARITY, "-", None, _popularity, reads)
 
 
 def champions(store: Store, registry: Registry, name: str, hour: str) -> dict[str, Version]:
@@ -82,9 +92,8 @@ def champions(store: Store, registry: Registry, name: str, hour: str) -> dict[st
 
 
 def _popularity(table: pa.Table, labels: Sequence[str]) -> ByLabel:
-    longest = {view.name: f"{view.name}_ctr_{window_name(max(view.windows))}" for view in VIEWS}
     rooms = pc.equal(table["target_type"], "room")
-    score = pc.if_else(rooms, table[longest["room"]], table[longest["item"]])
+    score = pc.if_else(rooms, table[_LONGEST["room"]], table[_LONGEST["item"]])
     return dict.fromkeys(labels, score.to_numpy().astype(np.float64))
 
 

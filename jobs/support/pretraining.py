@@ -30,8 +30,8 @@ from jobs.support.plans import (
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stages import require_hours
 from jobs.support.streams import Stream
-from jobs.support.summary import Summary, progress
-from jobs.support.training import Fitted, keep_snapshots, reading_guard, register, skipped
+from jobs.support.summary import Summary, progress, skipped
+from jobs.support.training import Fitted, keep_snapshots, reading_guard, register
 from jobs.support.warm import warm_start, warmed_from
 from models import MODELS, FitReport
 from models.plots import STOPPING_ROWS, learning_curve_figure, reliability_figure

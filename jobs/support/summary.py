@@ -18,7 +18,7 @@ from feature_store.sources.base import SourceError
 from jobs.support.fencing import end_with_parent
 from jobs.support.settings import SettingsError
 
-__all__ = ["RefusedError", "Summary", "main_of", "progress"]
+__all__ = ["RefusedError", "Summary", "main_of", "progress", "skipped"]
 
 DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
 
@@ -70,6 +70,13 @@ def _finite(value: Any) -> Any:
 def progress(job: str, message: str) -> None:
     """A line in the task's log."""
     print(f"[{job}] {message}", flush=True)
+
+
+def skipped(summary: Summary, message: str) -> Summary:
+    """``summary`` of a job that has nothing to do yet."""
+    summary.status, summary.message = "skipped", message
+    progress(summary.job, f"skipped: {message}")
+    return summary
 
 
 def main_of(

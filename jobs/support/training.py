@@ -18,11 +18,10 @@ from feature_store.tables import Store, Writer
 from jobs.support.plans import Plan
 from jobs.support.provenance import Provenance
 from jobs.support.snapshot_tags import snapshot_tag
-from jobs.support.summary import Summary, progress
 from models import FitReport, Ranker
 from models.registry import Registry, Version
 
-__all__ = ["Fitted", "held_out", "keep_snapshots", "reading_guard", "register", "skipped"]
+__all__ = ["Fitted", "held_out", "keep_snapshots", "reading_guard", "register"]
 
 _VALID_SHARE: Final = 10
 """One group in so many, by the hash of its id, is kept for early stopping."""
@@ -60,13 +59,6 @@ def held_out(groups: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     held = [zlib.crc32(g.encode()) % _VALID_SHARE == 0 for g in encoded.dictionary.to_pylist()]
     marked: npt.NDArray[np.bool_] = np.array(held, dtype=bool)[encoded.indices.to_numpy()]
     return marked
-
-
-def skipped(summary: Summary, message: str) -> Summary:
-    """``summary`` of a job that has nothing to do yet."""
-    summary.status, summary.message = "skipped", message
-    progress(summary.job, f"skipped: {message}")
-    return summary
 
 
 def reading_guard(store: Store, chosen: Plan, writer: Writer) -> Callable[[], None]:

@@ -45,6 +45,13 @@ def registry(project: Project) -> Registry:
     return Registry(project.tracking_uri, retries=0)
 
 
+def steps(summary: dict[str, Any]) -> list[str]:
+    """The steps that a job took, which together are no longer than the job itself."""
+    seconds = summary["details"]["seconds_by_step"]
+    assert 0 < sum(seconds.values()) <= summary["seconds"] + 0.01
+    return list(seconds)
+
+
 def test_a_ranking_objective_is_registered_and_judged_as_scores(days: Project) -> None:
     configure(days, objective="lambdarank", debias="position")
     run(days, "train_gbdt", HOUR, "done")
@@ -68,9 +75,15 @@ def test_a_ranking_objective_is_registered_and_judged_as_scores(days: Project) -
 def test_probabilities_are_judged_as_such(days: Project) -> None:
     """The control of the test above."""
     configure(days)
-    run(days, "train_gbdt", HOUR, "done")
+    trained = run(days, "train_gbdt", HOUR, "done")
+    assert steps(trained) == [
+        "plan", "read_and_label", "split", "fit", "digest", "plots", "register"
+    ]  # fmt: skip
     assert "reliability" in {path.stem for path in days.folder.rglob("plots/*")}
-    run(days, "evaluate", HOUR, "done")
+    judged = run(days, "evaluate", HOUR, "done")
+    assert steps(judged) == ["plan", "load_models", "read_and_score", "judge", "keep", "log"]
+    decided = run(days, "promote", HOUR, "promoted")
+    assert steps(decided) == ["plan", "mechanical_check", "decide", "move"]
     store = days.store()
     rows = store.read("evaluations", [HOUR])
     store.close()

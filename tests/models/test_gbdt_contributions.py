@@ -19,7 +19,7 @@ from tests.models.conftest import CONFIG, SPEC, make_table
 
 def raw_scores(ranker: GBDTRanker, task: str, table: pa.Table) -> np.ndarray:
     booster = lgb.Booster(model_str=ranker.booster_text(task))
-    return np.asarray(booster.predict(ranker._matrix(table), raw_score=True))
+    return np.asarray(booster.predict(ranker.matrix(table), raw_score=True))
 
 
 def as_groups(table: pa.Table) -> pa.Table:
