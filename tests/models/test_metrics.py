@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics as reference
 
 from models import metrics
+from models.metrics import comparison
 
 
 def _case(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,7 +155,7 @@ def test_bootstrap_has_the_width_of_the_central_limit() -> None:
 def test_bootstrap_of_three_values_is_the_exact_distribution() -> None:
     # 27 equally likely resamples of (0, 1, 5); the share of each mean is known.
     values = np.array([0.0, 1.0, 5.0])
-    means = metrics._resampled_means(values, 11, 54_000)
+    means = comparison._resampled_means(values, 11, 54_000)
     drawn = np.round(means * 3).astype(int)
     expected = np.bincount([a + b + c for a in (0, 1, 5) for b in (0, 1, 5) for c in (0, 1, 5)])
     share = np.bincount(drawn, minlength=16) / len(means)
@@ -166,7 +167,7 @@ def test_bootstrap_draws_every_block_alike() -> None:
     # More values than one block holds, the last block being short.
     values = np.zeros(3 * 2048 + 100)
     values[-100:] = 1.0
-    means = metrics._resampled_means(values, 5, 4000)
+    means = comparison._resampled_means(values, 5, 4000)
     assert means.mean() == pytest.approx(values.mean(), rel=0.01)
     assert means.std() == pytest.approx(values.std() / np.sqrt(len(values)), rel=0.05)
 
