@@ -3,9 +3,9 @@
 ``order`` (N,) lists the rows group by group, or is empty where they lie so; ``starts`` (G + 1,)
 says where each group begins.
 
-No metric needs the whole order of a group, but only, of each row with a label above 0, how many
-scores are above its own and how many equal it. Most groups are short and have few such rows: those
-scores are counted, without a branch; only long groups are sorted.
+No metric needs the order of a group, but only the places of its relevant rows, those with a label
+above 0: how many scores are above a row's own, and how many equal it. Most groups are short, or
+have few such rows: scores are counted, without a branch. Only the others are sorted.
 """
 
 from __future__ import annotations
@@ -45,32 +45,31 @@ def _longest(starts: Ints, first: int, last: int) -> int:
 
 @compiled
 def _relevant(
-    labels: Floats, scores: Floats, order: Ints, begin: int, size: int, gains: Floats, own: Floats,
-    every: Floats,
+    labels: Floats, scores: Floats, order: Ints, begin: int, size: int, every: Floats,
+    gains: Floats, own: Floats,
 ) -> int:  # fmt: skip
-    """Brings a group's scores together in ``every``, and the labels above 0 in ``gains`` with
-    their scores in ``own``; how many those are, or 0 where all labels are equal."""
-    count = 0
+    """Bring the scores of a group together in ``every``, the labels above 0 in ``gains``, their
+    scores in ``own``; how many those are, or 0 where all labels are equal."""
     scattered = len(order) > 0
-    differ = False
-    start = labels[order[begin]] if scattered and size > 0 else 0.0
-    if not scattered and size > 0:
-        start = labels[begin]
+    count, alike = 0, 0
+    start = 0.0
     for i in range(size):
         row = order[begin + i] if scattered else begin + i
-        label, score = labels[row], scores[row]
-        every[i] = score
+        label = labels[row]
+        if i == 0:
+            start = label
+        every[i] = scores[row]
         gains[count] = label
-        own[count] = score
+        own[count] = every[i]
         count += label > 0.0
-        differ |= label != start
-    return count if differ else 0
+        alike += label == start
+    return count if alike < size else 0
 
 
 @compiled
 def _places(every: Floats, size: int, own: Floats, count: int, above: Ints, equal: Ints) -> None:
-    """Of each of the first ``count`` scores of ``own``: how many of the ``size`` scores in
-    ``every`` are above it, and how many equal it (itself among them). Changes ``every``."""
+    """Of each of the first ``count`` values of ``own``: how many of the first ``size`` of ``every``
+    are above it, and how many equal it."""
     if size <= _SHORT or count <= _FEW:
         for j in range(count):
             higher, same = 0, 0
@@ -79,43 +78,47 @@ def _places(every: Floats, size: int, own: Floats, count: int, above: Ints, equa
                 same += every[i] == own[j]
             above[j], equal[j] = higher, same
         return
-    ascending = np.sort(every[:size])
+    ascending = every[:size].copy()
+    _sort(ascending)
     for j in range(count):
-        end = np.searchsorted(ascending, own[j], side="right")
+        end = _search(ascending, own[j], True)
         above[j] = size - end
-        equal[j] = end - np.searchsorted(ascending, own[j], side="left")
+        equal[j] = end - _search(ascending, own[j], False)
 
 
 @compiled
-def _by_rank(gains: Floats, above: Ints, equal: Ints, count: int) -> None:
-    """Sort the relevant rows in place, highest score first."""
-    if count > _SHORT:
-        order = np.argsort(above[:count])
-        gains[:count] = gains[:count][order]
-        above[:count], equal[:count] = above[:count][order], equal[:count][order]
-        return
-    for i in range(1, count):
-        gain, place, same = gains[i], above[i], equal[i]
-        j = i - 1
-        while j >= 0 and above[j] > place:
-            gains[j + 1], above[j + 1], equal[j + 1] = gains[j], above[j], equal[j]
-            j -= 1
-        gains[j + 1], above[j + 1], equal[j + 1] = gain, place, same
+def _sort(values: Floats) -> None:
+    """Heap sort in place, smallest first: what leaves the heap goes to the end."""
+    last = len(values) - 1
+    start = len(values) // 2
+    while last > 0:
+        if start > 0:
+            start -= 1
+        else:
+            values[0], values[last] = values[last], values[0]
+            last -= 1
+        root = start
+        while 2 * root + 1 <= last:
+            child = 2 * root + 1
+            if child < last and values[child + 1] > values[child]:
+                child += 1
+            if values[root] >= values[child]:
+                break
+            values[root], values[child] = values[child], values[root]
+            root = child
 
 
 @compiled
-def _descending(values: Floats, count: int) -> None:
-    """Sort the first ``count`` values in place, largest first."""
-    if count > _SHORT:
-        values[:count] = np.sort(values[:count])[::-1]
-        return
-    for i in range(1, count):
-        value = values[i]
-        j = i - 1
-        while j >= 0 and values[j] < value:
-            values[j + 1] = values[j]
-            j -= 1
-        values[j + 1] = value
+def _search(ascending: Floats, value: float, behind: bool) -> int:
+    """How many values lie before ``value``, and those that equal it where it goes ``behind``."""
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < value or (behind and ascending[middle] == value):
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @compiled
@@ -126,85 +129,83 @@ def ranking_kernel(
     """Fills ``values`` (G, K) of groups ``first`` .. ``last`` - 1 with a metric at each cut-off;
     NaN where all labels of a group are equal."""
     longest = _longest(starts, first, last)
-    gains, own, every = np.empty(longest), np.empty(longest), np.empty(longest)
+    every, gains, own = np.empty(longest), np.empty(longest), np.empty(longest)
     above, equal = np.empty(longest, np.int64), np.empty(longest, np.int64)
-    summed = _summed_discounts(longest)
+    higher, same = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    weights = _summed_weights(metric, longest)
     for g in range(first, last):
         begin, size = starts[g], starts[g + 1] - starts[g]
-        count = _relevant(labels, scores, order, begin, size, gains, own, every)
+        count = _relevant(labels, scores, order, begin, size, every, gains, own)
         if count == 0:
             values[g] = np.nan
             continue
         _places(every, size, own, count, above, equal)
         if metric == NDCG:
-            _ndcg(gains, above, equal, count, size, summed, ks, g, values)
+            _places(gains, count, gains, count, higher, same)
         elif metric == MAP:
-            _average_precision(gains, above, equal, count, ks, g, values)
-        elif metric == MRR:
-            _reciprocal_rank(above, equal, count, ks, g, values)
-        elif metric == HITS:
-            _hits(above, equal, count, ks, g, values)
-        else:
-            values[g] = _area(above, equal, count, size)
+            _places(own, count, own, count, higher, same)
+        for c in range(len(ks)):
+            k = min(ks[c], size)
+            if metric == NDCG:
+                found = _discounted(gains, count, above, equal, weights, k)
+                best = _discounted(gains, count, higher, same, weights, k)
+                values[g, c] = min(found / best, 1.0)  # equal sums may differ in the last bit
+            elif metric == MAP:
+                values[g, c] = _precisions(count, above, equal, higher, same, weights, k) / count
+            elif metric == MRR:
+                values[g, c] = _reciprocal_rank(count, above, equal, k)
+            elif metric == HITS:
+                values[g, c] = _hits(count, above, equal, k)
+            else:
+                values[g, c] = _area(count, above, equal, size)
 
 
 @compiled
-def _summed_discounts(size: int) -> Floats:
-    """The sums of the first 0, 1, .. ``size`` discounts."""
+def _summed_weights(metric: int, size: int) -> Floats:
+    """The sums of the first 0, 1, .. ``size`` discounts, or for MAP reciprocal ranks."""
     summed = np.zeros(size + 1)
     for i in range(size):
-        summed[i + 1] = summed[i] + 1.0 / np.log2(i + 2.0)
+        weight = 1.0 / (i + 1.0) if metric == MAP else 1.0 / np.log2(i + 2.0)
+        summed[i + 1] = summed[i] + weight
     return summed
 
 
 @compiled
-def _ndcg(
-    gains: Floats, above: Ints, equal: Ints, count: int, size: int, summed: Floats, ks: Ints,
-    g: int, values: Floats,
-) -> None:  # fmt: skip
-    _by_rank(gains, above, equal, count)
-    for c in range(len(ks)):
-        k = min(ks[c], size)
-        total = 0.0
-        for j in range(count):
-            if above[j] < k:
-                end = min(above[j] + equal[j], k)
-                total += gains[j] * (summed[end] - summed[above[j]]) / equal[j]
-        values[g, c] = total
-    _descending(gains, count)
-    for c in range(len(ks)):
-        best = 0.0
-        for i in range(min(ks[c], count)):
-            best += gains[i] * (summed[i + 1] - summed[i])
-        values[g, c] /= best
+def _discounted(
+    gains: Floats, count: int, above: Ints, equal: Ints, summed: Floats, k: int
+) -> float:
+    """Expected discounted gain of the first k ranks: of tied rows, each has the mean discount."""
+    total = 0.0
+    for j in range(count):
+        begin, end = min(above[j], k), min(above[j] + equal[j], k)
+        total += gains[j] * (summed[end] - summed[begin]) / equal[j]
+    return total
 
 
 @compiled
-def _average_precision(
-    gains: Floats, above: Ints, equal: Ints, count: int, ks: Ints, g: int, values: Floats
-) -> None:
-    _by_rank(gains, above, equal, count)
-    for c in range(len(ks)):
-        total = 0.0
-        j = 0
-        while j < count and above[j] < ks[c]:
-            place, tied = above[j], equal[j]
-            relevant = 1
-            while j + relevant < count and above[j + relevant] == place:
-                relevant += 1
-            step = (relevant - 1) / (tied - 1) if tied > 1 else 0.0
-            precisions = 0.0
-            for i in range(min(tied, ks[c] - place)):
-                precisions += (j + 1 + i * step) / (place + i + 1)
-            total += precisions * relevant / tied
-            j += relevant
-        values[g, c] = total / count
+def _precisions(
+    count: int, above: Ints, equal: Ints, higher: Ints, same: Ints, summed: Floats, k: int
+) -> float:
+    """Sum of the precisions expected at the relevant rows of the first k ranks; ``higher`` and
+    ``same`` are the relevant rows above one, and equal to it."""
+    total = 0.0
+    for j in range(count):
+        begin, end = above[j], min(above[j] + equal[j], k)
+        if begin >= k:
+            continue
+        if equal[j] == 1:
+            total += (higher[j] + 1) / (begin + 1)
+            continue
+        # At rank begin + 1 + i the precision is (higher + 1 + i * step) / (begin + 1 + i).
+        step = (same[j] - 1) / (equal[j] - 1)
+        constant = higher[j] + 1 - step * (begin + 1)
+        total += (step * (end - begin) + constant * (summed[end] - summed[begin])) / equal[j]
+    return total
 
 
 @compiled
-def _reciprocal_rank(
-    above: Ints, equal: Ints, count: int, ks: Ints, g: int, values: Floats
-) -> None:
+def _reciprocal_rank(count: int, above: Ints, equal: Ints, k: int) -> float:
+    """Expected 1 / rank, up to k, of the first relevant row."""
     best, relevant = 0, 0
     for j in range(count):
         if above[j] < above[best]:
@@ -212,29 +213,29 @@ def _reciprocal_rank(
     for j in range(count):
         relevant += above[j] == above[best]
     place, tied = above[best], equal[best]
-    for c in range(len(ks)):
-        total = 0.0
-        chance = relevant / tied
-        for i in range(min(tied - relevant + 1, ks[c] - place)):
-            total += chance / (place + i + 1)
-            if i + 1 < tied:
-                chance *= (tied - i - relevant) / (tied - i - 1)
-        values[g, c] = total
+    total = 0.0
+    chance = relevant / tied  # that the i-th of the tied rows is the first relevant one
+    for i in range(min(tied - relevant + 1, k - place)):
+        total += chance / (place + i + 1)
+        if i + 1 < tied:
+            chance *= (tied - i - relevant) / (tied - i - 1)
+    return total
 
 
 @compiled
-def _hits(above: Ints, equal: Ints, count: int, ks: Ints, g: int, values: Floats) -> None:
-    for c in range(len(ks)):
-        hits = 0.0
-        for j in range(count):
-            hits += min(max(ks[c] - above[j], 0), equal[j]) / equal[j]
-        values[g, c] = hits
+def _hits(count: int, above: Ints, equal: Ints, k: int) -> float:
+    """Relevant rows expected among the first k ranks."""
+    hits = 0.0
+    for j in range(count):
+        hits += min(max(k - above[j], 0), equal[j]) / equal[j]
+    return hits
 
 
 @compiled
-def _area(above: Ints, equal: Ints, count: int, size: int) -> float:
+def _area(count: int, above: Ints, equal: Ints, size: int) -> float:
+    """Share of pairs of a relevant row and another that are in order, ties counted half."""
     won = 0.0
     for j in range(count):
         won += size - above[j] - equal[j] / 2
-    # Positives among themselves, and each with itself, are worth count * count / 2.
+    # Relevant rows among themselves, and each with itself, are worth count * count / 2.
     return (won - count * count / 2) / (count * (size - count))
