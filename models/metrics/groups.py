@@ -198,24 +198,26 @@ def binary(labels: Floats) -> None:
         raise ValueError(f"a label is {odd}; AUC and log loss want 0 and 1")
 
 
-def over_groups(
-    groups: Groups, work: Callable[[int, int], None], threads: int | None = None
-) -> None:
+def over_groups(groups: Groups, work: Callable[[int, int], None]) -> None:
     """Call ``work(first, last)`` for ranges that together are all groups, on every core.
 
-    Ranges do not depend on ``threads``, and a group is the work of one call alone: what is written
-    for it is the same to the last bit with any number of threads. A pool, and not numba's parallel
-    loops: their default threading layer must not be entered from two threads at once.
+    A group is the work of one call alone: what is written for it is the same to the last bit with
+    any number of threads. A pool, and not numba's parallel loops: their default threading layer
+    must not be entered from two threads at once.
     """
     count = len(groups.starts) - 1
     parts = max(1, -(-groups.rows // _ROWS_AT_ONCE))
     rows = np.linspace(0, groups.rows, parts + 1)[1:-1]
     bounds = [0, *np.searchsorted(groups.starts[:-1], rows).tolist(), count]
     spans = list(pairwise(bounds))
-    threads = threads or os.cpu_count() or 1
+    threads = _threads()
     if len(spans) == 1 or threads == 1:
         for first, last in spans:
             work(first, last)
         return
     with ThreadPoolExecutor(max_workers=threads) as pool:
         list(pool.map(lambda span: work(*span), spans))
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1
