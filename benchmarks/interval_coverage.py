@@ -56,7 +56,7 @@ def measure(worlds: int, requests: int, seed: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", help="not used")
-    parser.add_argument("--worlds", type=int, default=2000)
+    parser.add_argument("--worlds", type=int, default=1000)
     parser.add_argument("--requests", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
