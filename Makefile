@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop status test e2e faults lint format catalog clean
+.PHONY: help setup run start stop status test e2e faults lint format catalog clean bench-eval bench-coverage
 
 PYTHON ?=
 SOURCE ?= simulator
@@ -63,6 +63,9 @@ catalog: setup ## Write feature_store/CATALOG.md from the feature views
 clean: ## Delete caches; with STATE=yes also what SOURCE has made (stops nothing)
 	@find . -path ./.venv -prune -o -path ./.rankmill -prune -o -type d \( -name __pycache__ -o -name .ruff_cache -o -name .mypy_cache -o -name .pytest_cache -o -name .hypothesis \) -prune -exec rm -rf {} +
 	@$(if $(filter yes,$(STATE)),$(STACK) clean $(CHOICE),echo "Caches deleted. The results of SOURCE=$(SOURCE) are kept; make clean STATE=yes deletes them.")
+
+bench-eval: bench-evaluation
+bench-coverage: bench-interval_coverage
 
 bench-%: setup ## Run benchmarks/%.py, e.g. make bench-kuairand DATA=folder
 	@$(BIN)/python benchmarks/$*.py $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from models.errors import ConfigError
+from models.metrics import exponential_gains
 from models.sample_weights import (
     SampleWeights,
     check_sample_weights,
@@ -227,7 +228,7 @@ class GBDTConfig:
     @property
     def gains(self) -> tuple[float, ...]:
         """Gains by grade, from grade 0 on."""
-        return self.label_gain or tuple(2.0**g - 1 for g in range(max(self.graded.values()) + 1))
+        return self.label_gain or exponential_gains(max(self.graded.values()))
 
     def weight(self, task: str) -> float:
         """The coefficient of ``task`` in the ranking score."""

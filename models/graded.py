@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from models.base import SparseColumn, SpecError, TooFewPositives, TrainingRefused
 from models.boosting import Labels, mature_labels
 from models.gbdt_config import NDCG, GBDTConfig
-from models.kernels import group_order, ndcg_kernel
-from models.metrics import group_codes
+from models.kernels import group_order
+from models.metrics import group_codes, groups_of_sizes, ndcg_at_k
 
 __all__ = ["GROUP_COLUMN", "Graded", "graded_rows", "graded_targets", "mean_ndcg", "ndcg_of"]
 
@@ -176,11 +176,8 @@ def mean_ndcg(
     is better than chance, so that a model with few leaves would look good for saying nothing; here
     tied rows share the mean of their discounts (see :func:`models.metrics.ndcg_at_ks`).
     """
-    labels = np.asarray(gains, dtype=np.float64)[grades.astype(np.int64)]
-    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    order = np.arange(len(labels), dtype=np.int64)
-    values = ndcg_kernel(labels, scores, order, starts, np.array([_CUT], dtype=np.int64))
-    return float(np.nanmean(values))
+    found = ndcg_at_k(grades, scores, groups_of_sizes(sizes), _CUT, gains)
+    return float(found.means())
 
 
 def ndcg_of(gains: Sequence[float]) -> Callable[[Any, lgb.Dataset], tuple[str, float, bool]]:

@@ -1,7 +1,6 @@
-"""Compiled loops behind the metrics. Shapes: N rows, G groups, K cut-offs, B resamples.
+"""How loops are compiled, and those that more than one module needs: groups, and draws.
 
-``order`` (N,) lists the rows group by group, ``starts`` (G + 1,) says where each group begins in
-it; ``order`` may be empty, and the rows are then already in group order.
+Shapes: N rows, G groups, B resamples.
 """
 
 from __future__ import annotations
@@ -14,21 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "auc_kernel",
     "bootstrap_means",
     "compiled",
     "compiled_loosely",
     "group_order",
+    "group_runs",
     "mix",
-    "ndcg_kernel",
 ]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-# Groups up to this size are sorted by insertion, in place; longer ones by a heap.
-_SMALL = 32
 
 
 def compiled(function: _F) -> _F:
@@ -61,140 +56,24 @@ def group_order(codes: Ints, count: int) -> tuple[Ints, Ints]:
 
 
 @compiled
-def _heap_sort(scores: Floats, labels: Floats, size: int) -> None:
-    """Heap sort, smallest score at the root: what leaves the heap first goes to the end."""
-    last = size - 1
-    start = size // 2
-    while last > 0:
-        if start > 0:
-            start -= 1
-        else:
-            scores[0], scores[last] = scores[last], scores[0]
-            labels[0], labels[last] = labels[last], labels[0]
-            last -= 1
-        root = start
-        while 2 * root + 1 <= last:
-            child = 2 * root + 1
-            if child < last and scores[child + 1] < scores[child]:
-                child += 1
-            if scores[root] <= scores[child]:
-                break
-            scores[root], scores[child] = scores[child], scores[root]
-            labels[root], labels[child] = labels[child], labels[root]
-            root = child
-
-
-@compiled
-def _descending(scores: Floats, labels: Floats, size: int) -> None:
-    """Sort the first ``size`` scores in place, largest first, taking the labels along.
-
-    They must be two arrays.
-    """
-    if size <= _SMALL:
-        for i in range(1, size):
-            score, label = scores[i], labels[i]
-            j = i - 1
-            while j >= 0 and scores[j] < score:
-                scores[j + 1] = scores[j]
-                labels[j + 1] = labels[j]
-                j -= 1
-            scores[j + 1] = score
-            labels[j + 1] = label
-    else:
-        _heap_sort(scores, labels, size)
-
-
-@compiled
-def _longest(starts: Ints) -> int:
-    longest = 0
-    for g in range(len(starts) - 1):
-        longest = max(longest, starts[g + 1] - starts[g])
-    return longest
-
-
-@compiled
-def ndcg_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints, ks: Ints) -> Floats:
-    """NDCG (G, K) at each cut-off; NaN for groups whose labels are all equal."""
-    groups = len(starts) - 1
-    longest = _longest(starts)
-    values = np.full((groups, len(ks)), np.nan)
-    y, s = np.empty(longest), np.empty(longest)
-    ideal, unused = np.empty(longest), np.empty(longest)
-    # summed[i] is the sum of the first i discounts.
-    summed = np.zeros(longest + 1)
-    for i in range(longest):
-        summed[i + 1] = summed[i] + 1.0 / np.log2(i + 2.0)
-    for g in range(groups):
-        begin = starts[g]
-        size = starts[g + 1] - begin
-        same = True
-        for i in range(size):
-            row = order[begin + i]
-            y[i] = labels[row]
-            s[i] = scores[row]
-            ideal[i] = y[i]
-            same = same and y[i] == y[0]
-        if same:
-            continue
-        _descending(s, y, size)
-        _descending(ideal, unused, size)
-        for c in range(len(ks)):
-            k = min(ks[c], size)
-            best = 0.0
-            for i in range(k):
-                best += ideal[i] * (summed[i + 1] - summed[i])
-            values[g, c] = _tied_gain(s, y, summed, size, k) / best
-    return values
-
-
-@compiled
-def _tied_gain(s: Floats, y: Floats, summed: Floats, size: int, k: int) -> float:
-    """Expected DCG of the first ``k`` ranks: each tie shares the mean discount of its ranks."""
-    total = 0.0
-    first = 0
-    while first < k:
-        last = first + 1
-        gain = y[first]
-        while last < size and s[last] == s[first]:
-            gain += y[last]
-            last += 1
-        total += gain * (summed[min(last, k)] - summed[first]) / (last - first)
-        first = last
-    return total
-
-
-@compiled
-def auc_kernel(labels: Floats, scores: Floats, order: Ints, starts: Ints) -> Floats:
-    """AUC (G,) inside each group for labels of 0 and 1, ties counted half; NaN with one class."""
-    groups = len(starts) - 1
-    longest = _longest(starts)
-    values = np.full(groups, np.nan)
-    y, s = np.empty(longest), np.empty(longest)
-    for g in range(groups):
-        begin = starts[g]
-        size = starts[g + 1] - begin
-        positives = 0.0
-        for i in range(size):
-            row = order[begin + i]
-            y[i] = labels[row]
-            s[i] = scores[row]
-            positives += y[i]
-        if positives == 0.0 or positives == size:
-            continue
-        _descending(s, y, size)
-        above, won, first = 0.0, 0.0, 0
-        while first < size:
-            last = first
-            hits = 0.0
-            while last < size and s[last] == s[first]:
-                hits += y[last]
-                last += 1
-            misses = (last - first) - hits
-            won += misses * (above + hits / 2)
-            above += hits
-            first = last
-        values[g] = won / (positives * (size - positives))
-    return values
+def group_runs(codes: Ints) -> Ints:
+    """Where each group begins, and the row count at the end, of ``codes`` (N,) that never fall;
+    empty of those that do."""
+    rows = len(codes)
+    groups, falls = min(rows, 1), 0
+    for i in range(1, rows):
+        groups += codes[i] != codes[i - 1]
+        falls += codes[i] < codes[i - 1]
+    if falls:
+        return np.empty(0, dtype=np.int64)
+    starts = np.zeros(groups + 1, dtype=np.int64)
+    starts[groups] = rows
+    g = 1
+    for i in range(1, rows):
+        if codes[i] != codes[i - 1]:
+            starts[g] = i
+            g += 1
+    return starts
 
 
 @compiled

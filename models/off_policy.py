@@ -27,7 +27,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.errors import ModelError
-from models.metrics import Column, Floats, group_codes, paired_bootstrap
+from models.metrics import group_codes, paired_bootstrap
+from models.metrics.groups import Column, Floats
 
 __all__ = [
     "Estimate",
