@@ -28,6 +28,7 @@ from jobs.support.judging import (
     Verdict,
     differences,
     judge,
+    judgeable,
     logged,
     scored,
     table_rows,
@@ -149,9 +150,7 @@ def _judged(
     contenders = [contender(registry, role, found, span.first) for role, found in roles.items()]
     contenders.append(popularity())
     source = settings.open_source()
-    wanted = tuple(LABELS) if offline else settings.evaluation.labels
-    declared = [n for n in wanted if n in LABELS and LABELS[n].declared(source.windows)]
-    labels = [label for label in declared if not LABELS[label].summed]
+    labels = judgeable(tuple(LABELS) if offline else settings.evaluation.labels, source.windows)
     rows = _scored(store, source, span, contenders, labels)
     resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
     judged = [judge(c, rows, label, resamples, seed) for label in labels for c in contenders]

@@ -21,11 +21,11 @@ from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.summary import Summary, main_of, progress
 from jobs.support.training import (
     Fitted,
-    held_out,
     keep_snapshots,
     reading_guard,
     register,
     skipped,
+    split,
 )
 from jobs.support.warm import warm_start, warmed_from
 from models import FitReport
@@ -37,12 +37,6 @@ __all__ = ["build_parser", "main", "run", "split", "train"]
 
 JOB = "train_gbdt"
 _HOW: Final = {"continue": "continued", "refit": "with leaf values refitted"}
-
-
-def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Rows to fit on, and whole groups (10 % by the hash of the group's id) to stop early on."""
-    mask = pa.array(held_out(table["group_id"]))
-    return table.filter(pc.invert(mask)), table.filter(mask)
 
 
 def _plots(model: GBDTRanker, report: FitReport, valid: pa.Table) -> dict[str, Any]:

@@ -11,14 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_store.labels import label_column
+from feature_store.labels import LABELS, label_column
 from feature_store.schemas import EVALUATION_GROUPS
 from jobs.support.contenders import Contender
 from jobs.support.evaluation_page import SHOWN, Judged, Scores
 from models.metrics import evaluate_ranking, group_codes, ndcg_at_k, paired_bootstrap
 from models.registry import Version
 
-__all__ = ["Scored", "Verdict", "differences", "judge", "logged", "scored", "table_rows"]
+__all__ = [
+    "Scored",
+    "Verdict",
+    "differences",
+    "judge",
+    "judgeable",
+    "logged",
+    "scored",
+    "table_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,12 @@ class Verdict:
     judged: Sequence[Judged]
     differences: Mapping[str, tuple[Any, ...]]
     rows: int
+
+
+def judgeable(wanted: Sequence[str], windows: Mapping[str, int]) -> list[str]:
+    """Those of the labels ``wanted`` that are 0 or 1, and whose action the source declares."""
+    known = [name for name in wanted if name in LABELS and LABELS[name].declared(windows)]
+    return [name for name in known if not LABELS[name].summed]
 
 
 def scored(
