@@ -138,8 +138,6 @@ def test_a_rerun_replaces_its_page_and_a_dry_run_logs_none(days: Project) -> Non
     again = run(days, "--cadences", "hourly", hours=short)
     assert again["message"] == first["message"]
     assert len(runs(days)) == len(there) + 1
-    run(days, "--cadences", "every_3h", hours=short)  # another replay, of the same hours
-    assert len(runs(days)) == len(there) + 2
 
 
 def test_too_few_hours_are_skipped_and_bad_arguments_said(days: Project) -> None:
