@@ -187,6 +187,26 @@ def off_policy_coverage() -> Iterator[str]:
         )
 
 
+def replay() -> Iterator[str]:
+    """Every cadence of models beside the daily one, by source and label."""
+    yield (
+        "| rows | cadence | label | NDCG@10 | daily's | difference [95 %] | hours better "
+        "| AUC | daily's | log loss | daily's | fits | seconds of fits, daily's |"
+    )
+    yield f"|{' --- |' * 13}"
+    for r in results("replay"):
+        q = r["quality"]
+        mean, low, high = q["difference"]
+        better, hours = q["hours_better"]
+        pairs = (f"{q[key][0]:.4f} | {q[key][1]:.4f}" for key in ("auc", "log_loss"))
+        seconds = ", ".join(f"{value:.0f}" for value in q["fit_seconds"])
+        yield (
+            f"| {q['source']} | {q['cadence']} | {q['label']} | {r['ours']:.4f} "
+            f"| {r['theirs']:.4f} | {mean:+.4f} [{low:+.4f}, {high:+.4f}] | {better} of {hours} "
+            f"| {' | '.join(pairs)} | {q['fits']} | {seconds} |"
+        )
+
+
 TABLES = {
     "policies": policies,
     "ladder": ladder,
@@ -196,6 +216,7 @@ TABLES = {
     "offline_online": offline_online,
     "open_bandit": open_bandit,
     "off_policy_coverage": off_policy_coverage,
+    "replay": replay,
 }
 
 

@@ -13,7 +13,7 @@ from feature_store.embedding_sets import embedding_hours
 from feature_store.services import FeatureService
 from feature_store.tables import Store
 
-__all__ = ["RECIPE_LABELS", "Lineage", "RebuildError", "Recipe", "lineage"]
+__all__ = ["RECIPE_LABELS", "Lineage", "RebuildError", "Recipe", "lineage", "outcome_range"]
 
 _LATE_HOURS: Final = 3
 """Outcomes of an impression may have arrived before a late impression did: look so far back."""
@@ -96,6 +96,11 @@ class Recipe:
         return cls(**{**chosen, "lineage": Lineage(**origin)})
 
 
+def outcome_range(first: str, cut: str) -> tuple[str, str]:
+    """The first and the last hour whose outcomes samples from ``first`` on have at ``cut``."""
+    return hr.add(first, -_LATE_HOURS), hr.add(cut, -1)
+
+
 def lineage(
     store: Store, first: str, last: str, cut: str, service: FeatureService | None = None,
     time_zone: str = "UTC", days: int | None = None,
@@ -109,7 +114,7 @@ def lineage(
     """
     ledger = store.ledger
     samples = ledger.readable("samples", first, last)
-    outcomes = ledger.readable("outcomes", hr.add(first, -_LATE_HOURS), hr.add(cut, -1))
+    outcomes = ledger.readable("outcomes", *outcome_range(first, cut))
     tables = [view.table for view in service.sequence_views()] if service else []
     sequences = [row for name in tables for row in ledger.readable(name, first, last).values()]
     embedded: list[str] = []

@@ -19,8 +19,16 @@ import pyarrow.dataset as ds
 from feature_store.digests import StreamDigest, content_digest
 from feature_store.embedding_sets import TABLE as EMBEDDINGS_TABLE
 from feature_store.embedding_sets import Beside, with_embeddings
+from feature_store.embedding_views import SPACE
 from feature_store.labels import LABELS, labelled
-from feature_store.recipes import RECIPE_LABELS, Lineage, RebuildError, Recipe, lineage
+from feature_store.recipes import (
+    RECIPE_LABELS,
+    Lineage,
+    RebuildError,
+    Recipe,
+    lineage,
+    outcome_range,
+)
 from feature_store.schemas import SAMPLE_KEYS, TABLES, optional
 from feature_store.sequence_sets import Placed, placed, sequence_files
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
@@ -33,6 +41,7 @@ __all__ = [
     "RECIPE_LABELS",
     "STREAMED",
     "Lineage",
+    "MovingSet",
     "RebuildError",
     "Recipe",
     "build",
@@ -49,6 +58,7 @@ BATCH_ROWS: Final = 8192
 """Rows of a batch of a streamed training set, at most."""
 STREAMED: Final = "stream"
 """How the digest of a streamed training set is called where it is kept."""
+_OUTCOME: Final = ("sample_id", "action", "event_time", "ingested_at", "value")
 
 
 def training_set(
@@ -147,6 +157,78 @@ def _sliced(
         yield pa.RecordBatch.from_pydict(columns)
 
 
+class MovingSet:
+    """Training sets of one recipe over hours that move on, each of which is read once.
+
+    What a sample says follows from its hour alone and is kept until it is dropped; labels follow
+    from the cut, and are joined anew for each. Files are those of the recipe's snapshots, whoever
+    writes to the tables meanwhile.
+
+    Args:
+        recipe: of all hours that will be asked for; its sequences are not read.
+
+    Raises:
+        StoreError: for a column that ``samples`` does not have, or a label that is not declared.
+    """
+
+    def __init__(self, store: Store, recipe: Recipe) -> None:
+        _check(recipe)
+        self._store, self._recipe = store, recipe
+        origin = recipe.lineage
+        snapshots = origin.snapshots
+        self._files = {
+            name: store.files_by_hour(name, hours, snapshot_id=snapshots.get(name))
+            for name, hours in (("samples", origin.hours), ("outcomes", origin.outcome_hours))
+        }
+        self._held: dict[tuple[str, str], pa.Table] = {}
+
+    def hours(self, first: str, last: str) -> list[str]:
+        """The hours of samples in [first, last], in order."""
+        return [hour for hour in self._recipe.lineage.hours if first <= hour <= last]
+
+    def rows(
+        self, first: str, last: str, cut: str, labels: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Samples of [first, last] with the labels known at ``cut``: the rows, columns and order of
+        :func:`build`.
+
+        Args:
+            labels: names in ``LABELS``; those of the recipe by default.
+        """
+        names = self._recipe.labels if labels is None else labels
+        samples = self._between("samples", first, last)
+        outcomes = self._between("outcomes", *outcome_range(first, cut))
+        rows = labelled(samples, outcomes, cut, self._recipe.windows, names)
+        beside = [rows.schema.get_field_index(name) for name in self._beside()]
+        own = [place for place in range(rows.num_columns) if place not in beside]
+        return rows.select([*own, *beside])
+
+    def drop_before(self, hour: str) -> None:
+        """Let go of the samples before ``hour``, and of the outcomes that only those have."""
+        first = {"samples": hour, "outcomes": outcome_range(hour, hour)[0]}
+        self._held = {key: rows for key, rows in self._held.items() if key[1] >= first[key[0]]}
+
+    def _beside(self) -> list[str]:
+        """The columns of node embeddings, which stand behind the labels."""
+        vectors = self._recipe.vectors
+        return [*vectors, *([SPACE] if vectors else []), *self._recipe.similarities]
+
+    def _between(self, table: str, first: str, last: str) -> pa.Table:
+        there = [hour for hour in self._files[table] if first <= hour <= last]
+        for hour in there:
+            if (table, hour) not in self._held:
+                self._held[table, hour] = self._read(table, self._files[table][hour])
+        return pa.concat_tables([self._read(table, []), *(self._held[table, h] for h in there)])
+
+    def _read(self, table: str, files: Sequence[str]) -> pa.Table:
+        read = ds.dataset(sorted(files), schema=optional(TABLES[table].schema), format="parquet")
+        if table == "outcomes":
+            return read.to_table(columns=list(_OUTCOME))
+        rows = read.to_table(columns=_columns(self._recipe))
+        vectors, cosines = self._recipe.vectors, self._recipe.similarities
+        return with_embeddings(self._store, rows, vectors, cosines, **_embedded(self._recipe))
+
+
 def _check(recipe: Recipe) -> None:
     known = TABLES["samples"].schema.names
     absent = [column for column in recipe.columns if column not in known]
@@ -178,9 +260,8 @@ def _embedded(recipe: Recipe) -> dict[str, Any]:
 
 def _outcomes(store: Store, recipe: Recipe) -> pa.Table:
     origin = recipe.lineage
-    names = ["sample_id", "action", "event_time", "ingested_at", "value"]
     snapshot = origin.snapshots.get("outcomes")
-    return store.read("outcomes", origin.outcome_hours, names, snapshot_id=snapshot)
+    return store.read("outcomes", origin.outcome_hours, _OUTCOME, snapshot_id=snapshot)
 
 
 def rebuild(store: Store, body: Mapping[str, Any]) -> pa.Table:

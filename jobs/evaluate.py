@@ -28,6 +28,7 @@ from jobs.support.judging import (
     Verdict,
     differences,
     judge,
+    judgeable,
     logged,
     reliability,
     scored,
@@ -159,9 +160,7 @@ def _judged(
     contenders = [contender(registry, role, found, span.first) for role, found in roles.items()]
     contenders.append(popularity())
     source = settings.open_source()
-    wanted = tuple(LABELS) if offline else settings.evaluation.labels
-    declared = [n for n in wanted if n in LABELS and LABELS[n].declared(source.windows)]
-    labels = [label for label in declared if not LABELS[label].summed]
+    labels = judgeable(tuple(LABELS) if offline else settings.evaluation.labels, source.windows)
     watch.lap("load_models")
     rows = _scored(store, source, span, contenders, labels)
     watch.lap("read_and_score")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store.sources.base import Source
 from feature_store.tables import Store, Writer
@@ -22,10 +21,10 @@ from jobs.support.stopwatch import STEPS, Stopwatch
 from jobs.support.summary import Summary, main_of, progress, skipped
 from jobs.support.training import (
     Fitted,
-    held_out,
     keep_snapshots,
     reading_guard,
     register,
+    split,
 )
 from jobs.support.version_plots import importance_drift, tree_plots
 from jobs.support.warm import warm_start, warmed_from
@@ -36,12 +35,6 @@ __all__ = ["build_parser", "main", "run", "split", "train"]
 
 JOB = "train_gbdt"
 _HOW: Final = {"continue": "continued", "refit": "with leaf values refitted"}
-
-
-def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Rows to fit on, and whole groups (10 % by the hash of the group's id) to stop early on."""
-    mask = pa.array(held_out(table["group_id"]))
-    return table.filter(pc.invert(mask)), table.filter(mask)
 
 
 def _description(chosen: Plan, model: GBDTRanker, train: pa.Table) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "figure_svg",
     "history_figure",
     "importance_figure",
+    "intervals_figure",
     "learning_curve_figure",
     "lines_figure",
     "new_figure",
@@ -37,6 +38,7 @@ __all__ = [
     "reliability_figure",
     "shares_figure",
     "standard_plots",
+    "timelines_figure",
 ]
 
 STOPPING_ROWS: Final = (
@@ -198,6 +200,57 @@ def history_figure(
     panel.set(title=title, xlabel="hour, UTC")
     panel.set_ylim(bottom=0)
     panel.legend(loc="lower left")
+    return figure
+
+
+def timelines_figure(
+    title: str,
+    label: str,
+    times: npt.NDArray[np.datetime64],
+    lines: Mapping[str, npt.ArrayLike],
+    zero: bool = False,
+) -> Figure:
+    """Lines over common times in UTC, the axis as narrow as the values.
+
+    Args:
+        lines: by name as many values as times; NaN leaves a gap.
+        zero: draw where nothing differs.
+    """
+    figure = new_figure(1)
+    panel = figure.subplots()
+    with rc_context({"date.converter": "concise"}):
+        for name, values in lines.items():
+            panel.plot(times, values, ".-", linewidth=1, markersize=4, label=name)
+    if zero:
+        panel.axhline(0.0, color="grey", linestyle="--", linewidth=1)
+    panel.set(title=title, xlabel="hour, UTC", ylabel=label)
+    panel.legend(fontsize="small")
+    return figure
+
+
+def intervals_figure(
+    title: str,
+    axes: tuple[str, str],
+    x: npt.ArrayLike,
+    lines: Mapping[str, Sequence[tuple[float, float, float]]],
+) -> Figure:
+    """Points with their intervals over a common x, beside one another, and a line at zero.
+
+    Args:
+        axes: labels of x and y.
+        lines: by name a mean, a lower and an upper bound for every x; NaN leaves a gap.
+    """
+    figure = new_figure(1)
+    panel = figure.subplots()
+    for number, (name, values) in enumerate(lines.items()):
+        mean, low, high = np.asarray(values, dtype=np.float64).T
+        beside = np.asarray(x, dtype=np.float64) + 0.6 * (number + 0.5) / len(lines) - 0.3
+        panel.errorbar(
+            beside, mean, [mean - low, high - mean], fmt="o", markersize=3, capsize=2, label=name
+        )
+    panel.axhline(0.0, color="grey", linestyle="--", linewidth=1)
+    panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
+    panel.legend(fontsize="small")
     return figure
 
 

@@ -16,10 +16,10 @@ from feature_store.views import VIEWS, window_name
 from jobs.support.evaluation_page import POPULARITY, Scores
 from jobs.support.promotions import champion_before
 from jobs.support.summary import RefusedError
-from models import FeatureSpec
+from models import FeatureSpec, Ranker
 from models.registry import Registry, Version
 
-__all__ = ["Contender", "champions", "contender", "popularity"]
+__all__ = ["Contender", "champions", "contender", "popularity", "unregistered"]
 
 ByLabel = Mapping[str, Scores]
 
@@ -64,15 +64,32 @@ def contender(registry: Registry, role: str, version: Version, hour: str) -> Con
         RefusedError: when the version was fitted on ``hour`` or later: nothing scores a model on an
             hour that it has seen.
     """
-    data_hour = version.tags["data_hour"]
+    number = str(version.version)
+    data_hour = _unseen(version.name, number, version.tags["data_hour"], hour)
+    model = registry.load(version.name, version.version).model
+    return Contender(role, version.name, number, data_hour, _model_scores(model),
+                     model.spec.columns, model.spec, model.probabilities)  # fmt: skip
+
+
+def unregistered(role: str, model: Ranker, data_hour: str, hour: str) -> Contender:
+    """A model at hand, the last hour of whose rows is ``data_hour``, as a contender on ``hour``.
+
+    Raises:
+        RefusedError: as :func:`contender`.
+    """
+    number = f"of {data_hour}"
+    _unseen(role, number, data_hour, hour)
+    return Contender(role, role, number, data_hour, _model_scores(model),
+                     model.spec.columns, model.spec, model.probabilities)  # fmt: skip
+
+
+def _unseen(name: str, version: str, data_hour: str, hour: str) -> str:
     if data_hour >= hour:
         raise RefusedError(
-            f"{version.name} version {version.version} has seen {data_hour}; it cannot be judged "
-            f"on {hour}. Evaluate a version fitted on earlier hours."
+            f"{name} version {version} has seen {data_hour}; it cannot be judged on {hour}. "
+            "Evaluate a version fitted on earlier hours."
         )
-    model = registry.load(version.name, version.version).model
-    return Contender(role, version.name, str(version.version), data_hour, _model_scores(model),
-                     model.spec.columns, model.spec, model.probabilities)  # fmt: skip
+    return data_hour
 
 
 def popularity() -> Contender:

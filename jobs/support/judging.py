@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_store.labels import label_column
+from feature_store.labels import LABELS, label_column
 from feature_store.schemas import EVALUATION_GROUPS
 from jobs.support.contenders import Contender
 from jobs.support.evaluation_page import SHOWN, Judged, Scores
@@ -25,6 +25,7 @@ __all__ = [
     "Verdict",
     "differences",
     "judge",
+    "judgeable",
     "logged",
     "reliability",
     "scored",
@@ -70,6 +71,12 @@ class Verdict:
     differences: Mapping[str, tuple[Any, ...]]
     rows: int
     reliability: Artefact | None = None
+
+
+def judgeable(wanted: Sequence[str], windows: Mapping[str, int]) -> list[str]:
+    """Those of the labels ``wanted`` that are 0 or 1, and whose action the source declares."""
+    known = [name for name in wanted if name in LABELS and LABELS[name].declared(windows)]
+    return [name for name in known if not LABELS[name].summed]
 
 
 def scored(

@@ -33,9 +33,13 @@ class LoggedPage:
 
 
 def log_page(
-    job: str, store: Store, settings: Settings, page: LoggedPage, hours: Sequence[str], token: str
-) -> str | None:
+    job: str, store: Store, settings: Settings, page: LoggedPage, hours: Sequence[str], token: str,
+    stage: str | None = None,
+) -> str | None:  # fmt: skip
     """Log ``page`` while ``token`` holds ``hours``; its address, if it has one.
+
+    Args:
+        stage: whose fence the token took; the job's by default.
 
     Raises:
         RegistryError: when MLflow does not answer.
@@ -48,7 +52,7 @@ def log_page(
 
     where = hashlib.sha256(store.warehouse.encode()).hexdigest()[:8]
     version = importlib.metadata.version("rankmill")
-    with store.ledger.holding(job, list(hours), token):
+    with store.ledger.holding(stage or job, list(hours), token):
         return Registry(settings.tracking_uri).log_page(
             page.experiment,
             f"{page.experiment}:{where}:{page.name}",

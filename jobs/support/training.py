@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.tables import Store, Writer
 from jobs.support.plans import Plan
@@ -21,7 +22,7 @@ from jobs.support.snapshot_tags import snapshot_tag
 from models import FitReport, Ranker
 from models.registry import Registry, Version
 
-__all__ = ["Fitted", "held_out", "keep_snapshots", "reading_guard", "register"]
+__all__ = ["Fitted", "held_out", "keep_snapshots", "reading_guard", "register", "split"]
 
 _VALID_SHARE: Final = 10
 """One group in so many, by the hash of its id, is kept for early stopping."""
@@ -59,6 +60,12 @@ def held_out(groups: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     held = [zlib.crc32(g.encode()) % _VALID_SHARE == 0 for g in encoded.dictionary.to_pylist()]
     marked: npt.NDArray[np.bool_] = np.array(held, dtype=bool)[encoded.indices.to_numpy()]
     return marked
+
+
+def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Rows to fit on, and whole groups (10 % by the hash of the group's id) to stop early on."""
+    mask = pa.array(held_out(table["group_id"]))
+    return table.filter(pc.invert(mask)), table.filter(mask)
 
 
 def reading_guard(store: Store, chosen: Plan, writer: Writer) -> Callable[[], None]:
