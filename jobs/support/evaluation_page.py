@@ -18,8 +18,7 @@ Scores = npt.NDArray[np.float64]
 POPULARITY: Final = "popularity"
 SHOWN: Final = (
     "ndcg_at_1", "ndcg_at_3", "ndcg_at_5", "ndcg_at_10", "map_at_10", "mrr_at_10", "recall_at_10",
-    "auc", "gauc",
-    "normalised_entropy", "expected_calibration_error", "groups",
+    "auc", "gauc", "normalised_entropy", "expected_calibration_error", "groups",
 )  # fmt: skip
 _ROLES: Final = ("candidate", "champion", "champion_yesterday", POPULARITY)
 

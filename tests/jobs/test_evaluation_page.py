@@ -11,7 +11,8 @@ from jobs.support.evaluation_page import Judged, evaluation_page
 
 HOUR, CUT = "2026-11-11T05", "2026-11-11T06"
 METRICS = {
-    "ndcg_at_10": 0.65432, "auc": 0.7, "expected_calibration_error": 0.0123, "groups": 1234.0,
+    "ndcg_at_10": 0.65432, "map_at_10": 0.51, "recall_at_10": 0.9, "auc": 0.7,
+    "expected_calibration_error": 0.0123, "groups": 1234.0,
 }  # fmt: skip
 
 
@@ -43,6 +44,9 @@ def test_the_page_lists_labels_and_roles_in_order() -> None:
         "-",
         "-",
         "0.6543",
+        "0.5100",
+        "-",
+        "0.9000",
         "0.7000",
         "-",
         "-",
@@ -57,4 +61,4 @@ def test_a_model_without_mature_groups_has_a_row() -> None:
     nothing = {"metrics": {"groups": 0.0}, "intervals": {}}
     page = evaluation_page(HOUR, [judged("candidate", "order", **nothing)], "offline", CUT)
     assert "nan" not in page
-    assert page.count(">-</td>") == 9
+    assert page.count(">-</td>") == 12
