@@ -190,20 +190,22 @@ def off_policy_coverage() -> Iterator[str]:
 def replay() -> Iterator[str]:
     """Every cadence of models beside the daily one, by source and label."""
     yield (
-        "| rows | cadence | label | NDCG@10 | daily's | difference [95 %] | hours better "
-        "| AUC | daily's | log loss | daily's | fits | seconds of fits, daily's |"
+        "| rows | cadence | label | NDCG@10 | minus daily's [95 % over groups] | hours better "
+        "| AUC minus daily's [95 % over hours] | log loss minus daily's | fits "
+        "| seconds of fits, daily's |"
     )
-    yield f"|{' --- |' * 13}"
+    yield f"|{' --- |' * 10}"
     for r in results("replay"):
         q = r["quality"]
-        mean, low, high = q["difference"]
+        ndcg, auc, loss = (
+            "{:+.4f} [{:+.4f}, {:+.4f}]".format(*q[key])
+            for key in ("difference", "auc_difference", "log_loss_difference")
+        )
         better, hours = q["hours_better"]
-        pairs = (f"{q[key][0]:.4f} | {q[key][1]:.4f}" for key in ("auc", "log_loss"))
         seconds = ", ".join(f"{value:.0f}" for value in q["fit_seconds"])
         yield (
-            f"| {q['source']} | {q['cadence']} | {q['label']} | {r['ours']:.4f} "
-            f"| {r['theirs']:.4f} | {mean:+.4f} [{low:+.4f}, {high:+.4f}] | {better} of {hours} "
-            f"| {' | '.join(pairs)} | {q['fits']} | {seconds} |"
+            f"| {q['source']} | {q['cadence']} | {q['label']} | {r['ours']:.4f} | {ndcg} "
+            f"| {better} of {hours} | {auc} | {loss} | {q['fits']} | {seconds} |"
         )
 
 

@@ -67,11 +67,11 @@ def _configs(settings: Settings, chosen: Sequence[Cadence]) -> dict[str, GBDTCon
     return found
 
 
-def _first_fits(chosen: Sequence[Cadence], hours: Sequence[str], zone: str) -> dict[str, Cadence]:
-    """By moment a cadence that is fitted then, so that the first of ``hours`` is served."""
+def _first_fits(chosen: Sequence[Cadence], hour: str, zone: str) -> dict[str, Cadence]:
+    """By moment a cadence that is fitted then, so that ``hour`` is served first."""
     found: dict[str, Cadence] = {}
     for one in chosen:
-        for moment in one.moments(hours[0], zone):
+        for moment in one.moments(hour, zone):
             found.setdefault(moment, one)
     return found
 
@@ -99,38 +99,58 @@ def replay(
         TrainingRefused: by the first fit of a cadence.
         RefusedError: when none of ``hours`` has samples.
     """
-    source, evaluation = settings.open_source(), settings.evaluation
-    span, zone = settings.train.span_hours, source.time_zone
-    plan = gbdt_plan(store, settings, DEFAULT_NAME, hours[0])
-    first = _first_fits(chosen, hours, zone)
-    begin, cut = hr.add(min(first), -span), hr.add(hours[-1], 1)
-    origin = lineage(store, begin, hours[-1], cut, plan.service, zone)
-    rows = MovingSet(store, replace(plan.recipe(source), cut=cut, lineage=origin))
-    labels = judgeable(evaluation.labels, source.windows)
-    if not labels:
-        raise SettingsError(
-            f"configuration evaluation.labels {list(evaluation.labels)} has none that source "
-            f"{source.name} declares and that is 0 or 1; name click, for instance"
-        )
-    served = Replay(
-        rows, plan.spec, _configs(settings, chosen), span, zone, labels, evaluation,
-        lambda message: progress(JOB, message),
-    )  # fmt: skip
-    shortage = _shortage(served, first)
+    labels, zone = _labels(settings), settings.open_source().time_zone
+    rows, served = _prepared(store, settings, hours, chosen, labels)
+    there = rows.hours(hours[0], hours[-1])
+    shortage = _shortage(served, _first_fits(chosen, (there or hours)[0], zone))
     if shortage is not None:
         return shortage
-    there = _readable(rows, hours)
+    _check_readable(there, hours)
     tracks = [Track(one) for one in chosen]
     for hour in there:
         served.serve(tracks, hour)
         progress(JOB, _hour_words(tracks, labels[0], hour))
-    lines = lines_of(tracks, labels, evaluation.resamples, evaluation.seed)
-    drawn = replay_figures(tracks, labels[0], zone, evaluation.resamples, evaluation.seed)
+    resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
+    lines = lines_of(tracks, labels, resamples, seed)
+    drawn = replay_figures(tracks, labels[0], zone, resamples, seed)
     return Replayed(tracks, lines, drawn, served.rows)
 
 
-def _readable(rows: MovingSet, hours: Sequence[str]) -> list[str]:
-    there = rows.hours(hours[0], hours[-1])
+def _labels(settings: Settings) -> list[str]:
+    """Those that are judged, the main one first.
+
+    Raises:
+        SettingsError: when there is none.
+    """
+    source, wanted = settings.open_source(), settings.evaluation.labels
+    labels = judgeable(wanted, source.windows)
+    if not labels:
+        raise SettingsError(
+            f"configuration evaluation.labels {list(wanted)} has none that source {source.name} "
+            "declares and that is 0 or 1; name click, for instance"
+        )
+    return labels
+
+
+def _prepared(
+    store: Store, settings: Settings, hours: Sequence[str], chosen: Sequence[Cadence],
+    labels: Sequence[str],
+) -> tuple[MovingSet, Replay]:  # fmt: skip
+    """The rows that ``hours`` and the fits before them read, at the snapshots of this moment."""
+    source, span = settings.open_source(), settings.train.span_hours
+    plan = gbdt_plan(store, settings, DEFAULT_NAME, hours[0])
+    begin = hr.add(min(_first_fits(chosen, hours[0], source.time_zone)), -span)
+    cut = hr.add(hours[-1], 1)
+    origin = lineage(store, begin, hours[-1], cut, plan.service, source.time_zone)
+    rows = MovingSet(store, replace(plan.recipe(source), cut=cut, lineage=origin))
+    served = Replay(
+        rows, plan.spec, _configs(settings, chosen), span, source.time_zone, labels,
+        settings.evaluation, lambda message: progress(JOB, message),
+    )  # fmt: skip
+    return rows, served
+
+
+def _check_readable(there: Sequence[str], hours: Sequence[str]) -> None:
     if not there:
         raise RefusedError(
             f"samples of {hours[0]} to {hours[-1]} are not there. Run: spark-submit "
@@ -139,7 +159,6 @@ def _readable(rows: MovingSet, hours: Sequence[str]) -> list[str]:
     if len(there) < len(hours):
         missing = len(hours) - len(there)
         progress(JOB, f"{missing} of {len(hours)} hours are not readable, and left out")
-    return there
 
 
 def _hour_words(tracks: Sequence[Track], label: str, hour: str) -> str:
@@ -166,7 +185,8 @@ def _page(settings: Settings, hours: Sequence[str], key: str, found: Replayed) -
     words = (
         f"{found.rows:,} impressions. Every hour is served by the newest model of each cadence, "
         f"and judged by the labels known an hour later. Differences to {BASELINE} are paired by "
-        "group. A model that two cadences share is counted for both."
+        "group in NDCG@10, by hour in AUC and log loss; intervals are 95 %. A model that two "
+        "cadences share is counted for both."
     )
     metrics = {
         f"{name}_{line.label}_{line.cadence}": float(value)

@@ -238,6 +238,7 @@ def intervals_figure(
 
     Args:
         axes: labels of x and y.
+        x: whole numbers.
         lines: by name a mean, a lower and an upper bound for every x; NaN leaves a gap.
     """
     figure = new_figure(1)
@@ -249,6 +250,7 @@ def intervals_figure(
             beside, mean, [mean - low, high - mean], fmt="o", markersize=3, capsize=2, label=name
         )
     panel.axhline(0.0, color="grey", linestyle="--", linewidth=1)
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
     panel.legend(fontsize="small")
     return figure

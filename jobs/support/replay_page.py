@@ -21,8 +21,9 @@ from models.plots import figure_svg, intervals_figure, timelines_figure
 __all__ = ["CadenceLine", "hours_csv", "lines_of", "replay_figures", "replay_lines", "replay_page"]
 
 _NAMES: Final = (
-    "label", "cadence", "NDCG@10", "95 %", "minus daily", "95 % of it", "hours better", "AUC",
-    "log loss", "normalised entropy", "groups", "fits", "kept", "fit seconds",
+    "label", "cadence", "NDCG@10", "95 %", f"minus {BASELINE}'s", "hours better", "AUC",
+    f"AUC minus {BASELINE}'s", "log loss", f"log loss minus {BASELINE}'s", "normalised entropy",
+    "groups", "fits", "kept", "fit seconds",
 )  # fmt: skip
 
 
@@ -35,6 +36,8 @@ class CadenceLine:
         difference: in NDCG@10 to the baseline, paired by group; the baseline's own is zero.
         hours: that have any such group; in ``better`` of them the mean is above the baseline's.
         auc: mean of the hours' own, weighed by their rows.
+        auc_difference, log_loss_difference: to the baseline, mean over the hours, with an interval
+            over hours.
         log_loss: mean over rows; ``normalised_entropy`` is it over the entropy of the hours' own
             rates: 1 is what knowing the rate of every hour gives. NaN where scores are no
             probabilities.
@@ -48,7 +51,9 @@ class CadenceLine:
     hours: int
     better: int
     auc: float
+    auc_difference: Interval
     log_loss: float
+    log_loss_difference: Interval
     normalised_entropy: float
     groups: int
     fits: int
@@ -71,7 +76,11 @@ class CadenceLine:
             "hours_better": self.better,
             "hours": self.hours,
             "auc": self.auc,
+            f"auc_minus_{BASELINE}": self.auc_difference.mean,
+            f"auc_minus_{BASELINE}_interval": list(self.auc_difference[1:]),
             "log_loss": self.log_loss,
+            f"log_loss_minus_{BASELINE}": self.log_loss_difference.mean,
+            f"log_loss_minus_{BASELINE}_interval": list(self.log_loss_difference[1:]),
             "normalised_entropy": self.normalised_entropy,
             "groups": self.groups,
             "fits": self.fits,
@@ -102,12 +111,19 @@ def _line(track: Track, base: Track, label: str, resamples: int, seed: int) -> C
     means = [float(one.mean()) for one in apart if len(one)]
     ndcg = np.concatenate([one.ndcg for one in mine])
     loss, entropy = _losses(mine)
+
+    def by_hour(metric: str) -> Interval:
+        both = zip(mine, base.judged[label], strict=True)
+        values = [a.metrics.get(metric, np.nan) - b.metrics.get(metric, np.nan) for a, b in both]
+        return paired_bootstrap(values, seed, resamples)
+
     return CadenceLine(
         label, track.cadence.name,
         paired_bootstrap(ndcg, seed, resamples),
         paired_bootstrap(np.concatenate(apart), seed, resamples),
         len(means), sum(mean > 0 for mean in means),
-        _weighed(mine, "auc"), loss, loss / entropy if entropy else float("nan"),
+        _weighed(mine, "auc"), by_hour("auc"),
+        loss, by_hour("log_loss"), loss / entropy if entropy else float("nan"),
         len(ndcg), track.fits, track.kept, track.anew, track.seconds,
     )  # fmt: skip
 
@@ -139,16 +155,20 @@ def _cells(line: CadenceLine) -> tuple[str, ...]:
     def number(value: float) -> str:
         return f"{value:.4f}" if np.isfinite(value) else "-"
 
-    apart: tuple[str, ...] = ("", "", "")
+    def apart(found: Interval) -> str:
+        mean, low, high = found
+        return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" if np.isfinite(mean) else "-"
+
+    ours = ("", "", "", "")
     if line.cadence != BASELINE:
-        _, low, high = line.difference
-        apart = (f"{line.difference.mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]",
-                 f"{line.better} of {line.hours}")  # fmt: skip
+        ours = (apart(line.difference), f"{line.better} of {line.hours}",
+                apart(line.auc_difference), apart(line.log_loss_difference))  # fmt: skip
     return (
         line.label, line.cadence, number(line.ndcg.mean),
-        f"[{line.ndcg.low:.4f}, {line.ndcg.high:.4f}]", *apart,
-        *map(number, (line.auc, line.log_loss, line.normalised_entropy)),
-        f"{line.groups:,}", str(line.fits), str(line.kept), f"{line.seconds:.1f}",
+        f"[{number(line.ndcg.low)}, {number(line.ndcg.high)}]", *ours[:2],
+        number(line.auc), ours[2], number(line.log_loss), ours[3],
+        number(line.normalised_entropy), f"{line.groups:,}", str(line.fits), str(line.kept),
+        f"{line.seconds:.1f}",
     )  # fmt: skip
 
 

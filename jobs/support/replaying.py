@@ -142,6 +142,7 @@ class Replay:
         ]
         fits = {moment: _Moment(self, moment) for moment, _ in due}
         for moment, track in sorted(due, key=lambda one: one[0]):
+            self._rows.drop_before(hr.add(moment, -self._span))
             self._fit(track, moment, fits[moment])
 
     def _fit(self, track: Track, moment: str, fits: _Moment) -> None:

@@ -112,6 +112,10 @@ def test_drift_makes_hourly_beat_daily(days: Project) -> None:
         assert of[name]["hours_better"] == 2, name
     assert of["hourly"]["normalised_entropy"] < of["daily"]["normalised_entropy"]
     assert of["hourly"]["auc"] > of["daily"]["auc"]
+    assert of["daily"]["auc_minus_daily_interval"] == [0, 0]
+    low, high = of["hourly"]["auc_minus_daily_interval"]
+    assert 0 <= low < of["hourly"]["auc_minus_daily"] <= high
+    assert of["hourly"]["log_loss_minus_daily"] < 0
     assert of["hourly"]["ndcg_at_10"] - of["daily"]["ndcg_at_10"] == pytest.approx(
         of["hourly"]["minus_daily"]
     )
