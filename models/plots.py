@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from models.base import FitReport
 from models.metrics import expected_calibration_error, reliability_curve
@@ -250,7 +251,7 @@ def intervals_figure(
             beside, mean, [mean - low, high - mean], fmt="o", markersize=3, capsize=2, label=name
         )
     panel.axhline(0.0, color="grey", linestyle="--", linewidth=1)
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set(title=title, xlabel=axes[0], ylabel=axes[1])
     panel.legend(fontsize="small")
     return figure
