@@ -18,7 +18,7 @@ from feature_store.training_set import FEATURE_COLUMNS
 from jobs.support.settings import TrainSettings
 from tests.feature_store.published import START, publish, world
 from tests.jobs.conftest import Project
-from tests.jobs.test_bad_training import HOURS, clicks, fill, samples
+from tests.jobs.gbdt_day import HOURS, clicks, fill, samples
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "features.md").read_text()

@@ -25,7 +25,7 @@ from models import FeatureSpec
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.registry import Registry, Version
 from tests.jobs.conftest import HOUR, Project
-from tests.jobs.test_bad_training import QUICK, clicks, fill, samples
+from tests.jobs.gbdt_day import QUICK, clicks, fill, samples
 
 __all__ = ["HELD_OUT", "UNSEEN", "World", "nan_leaves"]
 

@@ -13,7 +13,7 @@ import pytest
 from feature_store.services import feature_service
 from models.registry import Registry
 from tests.jobs.conftest import HOUR, Project, Result
-from tests.jobs.test_bad_training import HOURS, ROWS, fill, samples
+from tests.jobs.gbdt_day import HOURS, ROWS, fill, samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 

@@ -17,7 +17,7 @@ from jobs.support.snapshot_tags import Owners, snapshot_tag
 from models.registry import Registry
 from tests.feature_store.gate_hours import commit, decide, decided, on_disk
 from tests.jobs.conftest import HOUR, Project, Result, event, events
-from tests.jobs.test_bad_training import HOURS, NAME, QUICK, clicks, fill, samples
+from tests.jobs.gbdt_day import HOURS, NAME, QUICK, clicks, fill, samples
 
 # MLflow's own tables, under SQLAlchemy 2.1; only where the store is a database and no server.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")

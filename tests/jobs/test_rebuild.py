@@ -19,17 +19,8 @@ from feature_store.training_set import RebuildError, Recipe, content_digest, reb
 from jobs.support.settings import load_settings
 from models.registry import Registry
 from tests.jobs.conftest import HOUR, Project
-from tests.jobs.test_bad_training import (
-    HOURS,
-    NAME,
-    QUICK,
-    clicks,
-    day,
-    fill,
-    fill_clicks,
-    samples,
-    trained,
-)
+from tests.jobs.gbdt_day import HOURS, NAME, QUICK, clicks, fill, fill_clicks, samples
+from tests.jobs.test_bad_training import day, trained
 
 __all__ = ["day", "trained"]  # fixtures
 
