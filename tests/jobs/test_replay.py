@@ -320,11 +320,12 @@ def test_a_fit_that_does_not_come_about_leaves_the_model_before(
     fill(project, "samples", turned, hours)
     fill(project, "outcomes", turned_clicks, hours)
     configure(project)
-    tracks = replayed(project, hr.hour_range(DAY, LAST), "hourly")
+    tracks = replayed(project, hr.hour_range(DAY, LAST), "hourly,every_3h")
     said = capsys.readouterr().out
     assert "1 of 5 hours are not readable" in said
     kept = tracks["hourly"]
     assert (kept.fits, kept.kept, kept.moment) == (1, 3, DAY)
+    assert tracks["every_3h"].kept == 1  # it is not tried again before it is due again
     assert f"hourly keeps the model of {DAY} at {EMPTY_HOUR}: 23 complete hours before it" in said
     assert [one.hour for one in kept.judged["click"]] == [h for h in hours if h >= DAY]
     assert np.array_equal(
