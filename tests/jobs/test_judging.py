@@ -16,8 +16,9 @@ TOLD = np.array([0.9, 0.2, 0.4, 0.6, 0.1, 0.3])
 
 def candidate(probabilities: tuple[str, ...] | None) -> Contender:
     return Contender(
-        "candidate", "gbdt_ranker", "7", "2026-11-11T04", lambda *_: {}, None, probabilities
-    )
+        "candidate", "gbdt_ranker", "7", "2026-11-11T04", lambda *_: {}, (),
+        probabilities=probabilities,
+    )  # fmt: skip
 
 
 def rows(**labels: list[float]) -> Scored:
