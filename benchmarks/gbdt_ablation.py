@@ -16,9 +16,7 @@ third; a fourth lets its orders ripen.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import json
 import os
 import sys
 import time
@@ -35,6 +33,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
+from benchmarks.by_source import kept_lines, renewed, source_parser, sources_of  # noqa: E402
 from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
 from benchmarks.intervals import auc_interval  # noqa: E402
 from feature_store.services import SERVICES, FeatureService  # noqa: E402
@@ -217,30 +216,19 @@ def picture(kept: list[dict[str, Any]]) -> Figure:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=SOURCES, help="only this one")
+    parser = source_parser(__doc__, SOURCES)
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS),
         help="only these; nothing is kept then [all]",
     )  # fmt: skip
     given = parser.parse_args()
     whole = set(given.parts) == set(PARTS)
-    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
-        RESULTS.is_file()) else []  # fmt: skip
-    for source in [given.source] if given.source else SOURCES:
-        kept = [line for line in kept if line["quality"]["source"] != source]
+    for source in sources_of(given, SOURCES):
         with held_out_day(source, given.data, ripening_days=1) as day:
             rows, told = day.fitted_on(), day.told_rows()
-        for line in lines(day, rows, told, given.parts):
-            print(json.dumps(line), flush=True)
-            kept.append(line)
-        if whole:
-            RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        renewed(RESULTS, source, lines(day, rows, told, given.parts), keep=whole)
     if whole:
-        picture(kept).savefig(PICTURE, dpi=80)
+        picture(kept_lines(RESULTS)).savefig(PICTURE, dpi=80)
     return 0
 
 

@@ -19,9 +19,7 @@ the ranking groups that it is fitted on. Intervals are 95 % bootstrap intervals 
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -36,6 +34,7 @@ import pyarrow.compute as pc
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
+from benchmarks.by_source import renewed, source_parser, sources_of  # noqa: E402
 from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
 from benchmarks.kuairand import CONFIG  # noqa: E402
 from feature_store import hours as hr  # noqa: E402
@@ -216,23 +215,11 @@ def lines(rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=SOURCES, help="only this one")
-    given = parser.parse_args()
-    sources = [given.source] if given.source else SOURCES
-    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
-        RESULTS.is_file()) else []  # fmt: skip
-    for source in sources:
-        kept = [line for line in kept if line["quality"]["source"] != source]
+    given = source_parser(__doc__, SOURCES).parse_args()
+    for source in sources_of(given, SOURCES):
         with held_out_day(source, given.data) as day:
             rows = rows_of(day)
-        for line in lines(rows):
-            print(json.dumps(line), flush=True)
-            kept.append(line)
-        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        renewed(RESULTS, source, lines(rows))
     return 0
 
 

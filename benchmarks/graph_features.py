@@ -16,9 +16,7 @@ intervals over ranking groups.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import json
 import os
 import sys
 import time
@@ -34,6 +32,7 @@ import pyarrow.compute as pc
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
+from benchmarks.by_source import renewed, source_parser, sources_of  # noqa: E402
 from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
 from benchmarks.intervals import auc_interval  # noqa: E402
 from benchmarks.kuairand import CONFIG  # noqa: E402
@@ -210,23 +209,12 @@ def compared(rows: Rows, seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=SOURCES, help="only this one")
+    parser = source_parser(__doc__, SOURCES)
     parser.add_argument("--seeds", type=int, default=3, help="fits that are averaged [%(default)s]")
     given = parser.parse_args()
-    sources = [given.source] if given.source else SOURCES
-    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
-        RESULTS.is_file()) else []  # fmt: skip
-    for source in sources:
-        kept = [line for line in kept if line["quality"]["source"] != source]
+    for source in sources_of(given, SOURCES):
         with held_out_day(source, given.data) as day:
-            for line in compared(prepared(day), given.seeds):
-                print(json.dumps(line), flush=True)
-                kept.append(line)
-        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            renewed(RESULTS, source, compared(prepared(day), given.seeds))
     return 0
 
 

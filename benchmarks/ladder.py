@@ -13,9 +13,7 @@ with the true one.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import json
 import os
 import sys
 import time
@@ -33,6 +31,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
+from benchmarks.by_source import kept_lines, renewed, source_parser, sources_of  # noqa: E402
 from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E402
 from feature_store.sequence_sets import with_sequences  # noqa: E402
 from feature_store.services import SERVICES  # noqa: E402
@@ -177,7 +176,6 @@ def climb(rows: Rows, names: list[str]) -> Iterator[dict[str, Any]]:
         for line, task, by_group in judged(name, model, rows, seconds, trees):
             if name == "gbdt":
                 trees[task] = by_group
-            print(json.dumps(line), flush=True)
             yield line
 
 
@@ -200,32 +198,19 @@ def picture(lines: list[dict[str, Any]]) -> Figure:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        epilog="\n".join(__doc__.splitlines()[3:5]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = source_parser(__doc__, SOURCES)
     every = ["gbdt", *(name for f in FAMILIES for name in (f, f"{f} + BiasNet"))]
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=SOURCES, help="only this one")
     parser.add_argument("--models", nargs="+", choices=every, default=every, help="[all]")
     given = parser.parse_args()
-    sources = [given.source] if given.source else SOURCES
     names = [name for name in every if name in given.models]
-    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
-        RESULTS.is_file()) else []  # fmt: skip
-    for source in sources:
-        kept = [line for line in kept if line["quality"]["source"] != source]
+    for source in sources_of(given, SOURCES):
         with held_out_day(source, given.data) as day:
             rows = stored(day)
             # Positions do not exist in KuaiRand: there is nothing for BiasNet to read.
             there = [n for n in names if " + " not in n or rows.curve is not None]
-            for line in climb(rows, there):
-                kept.append(line)
-                if names == every:
-                    RESULTS.write_text("".join(json.dumps(one) + "\n" for one in kept))
+            renewed(RESULTS, source, climb(rows, there), keep=names == every)
     if names == every:
-        picture(kept).savefig(PICTURE, dpi=80)
+        picture(kept_lines(RESULTS)).savefig(PICTURE, dpi=80)
     return 0
 
 

@@ -16,10 +16,8 @@ KuaiRand have one impression, so there it is these that tell.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime as dt
-import json
 import os
 import sys
 import tempfile
@@ -31,6 +29,7 @@ from typing import Any, Final
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are not installed
 
+from benchmarks.by_source import renewed, source_parser, sources_of  # noqa: E402
 from benchmarks.kuairand import store_of_the_week  # noqa: E402
 from feature_store import hours as hr  # noqa: E402
 from feature_store.sources.simulator import MarketConfig, write_simulation  # noqa: E402
@@ -129,28 +128,18 @@ def lines(source: str, there: Stored, found: Replayed) -> Iterator[dict[str, Any
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--source", choices=SOURCES, help="only this one")
+    parser = source_parser(__doc__, SOURCES)
     parser.add_argument("--days", type=int, default=6, help="at most, of each [%(default)s]")
     parser.add_argument(
         "--cadences", type=cadences, default=cadences(",".join(CADENCES)), help="[all]"
     )
     given = parser.parse_args()
-    kept = [json.loads(text) for text in RESULTS.read_text().splitlines()] if (
-        RESULTS.is_file()) else []  # fmt: skip
-    for source in [given.source] if given.source else SOURCES:
-        kept = [one for one in kept if one["quality"]["source"] != source]
+    for source in sources_of(given, SOURCES):
         with stored(source, given.data, given.days) as there:
             found = replay(there.store, there.settings, there.hours, given.cadences)
         if isinstance(found, str):
             raise SystemExit(f"{source}: {found}")
-        for one in lines(source, there, found):
-            print(json.dumps(one), flush=True)
-            kept.append(one)
-        RESULTS.write_text("".join(json.dumps(one) + "\n" for one in kept))
+        renewed(RESULTS, source, lines(source, there, found))
         for name, figure in found.figures.items():
             if name != "ndcg_by_hour":
                 figure.savefig(PICTURES / f"replay-{source}-{name.replace('_', '-')}.png", dpi=80)
