@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from models.base import FitReport
-from models.metrics import expected_calibration_error, reliability_curve
+from models.metrics import CalibrationCurve, reliability_curve
 
 __all__ = [
     "COLOURS",
     "NAME_LENGTH",
     "STOPPING_ROWS",
     "bars_figure",
+    "calibration_figure",
     "compared_figure",
     "degrees_figure",
     "entitle",
@@ -98,25 +99,29 @@ def learning_curve_figure(report: FitReport) -> Figure:
 def reliability_figure(
     labels: Mapping[str, npt.ArrayLike], probabilities: Mapping[str, npt.ArrayLike], rows: str
 ) -> Figure:
-    """Predicted against observed rate in ten bins of equal counts, one panel a task, with the
-    expected calibration error over these bins.
+    """Predicted against observed rate in ten bins of equal counts, one panel a task.
 
     Rows whose label is immature must have been left out.
 
     Args:
         rows: which they are, and what they had to do with the fit: the title.
     """
-    figure = new_figure(len(labels))
-    entitle(figure, rows)
-    axes = figure.subplots(1, len(labels), squeeze=False)[0]
-    for panel, (task, values) in zip(axes, labels.items(), strict=True):
-        curve = reliability_curve(values, probabilities[task])
-        error = expected_calibration_error(values, probabilities[task])
+    curves = {task: reliability_curve(y, probabilities[task]) for task, y in labels.items()}
+    return calibration_figure(curves, rows)
+
+
+def calibration_figure(curves: Mapping[str, CalibrationCurve], title: str) -> Figure:
+    """Predicted against observed rate, one panel a task, with the expected calibration error over
+    the bins."""
+    figure = new_figure(len(curves))
+    entitle(figure, title)
+    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    for panel, (task, curve) in zip(axes, curves.items(), strict=True):
         top = max([*curve.predicted, *curve.observed, 1e-6])
         panel.plot([0, top], [0, top], linestyle="--", color="grey")
         panel.plot(curve.predicted, curve.observed, marker="o")
         panel.set(
-            title=f"{task}: reliability ({int(curve.rows.sum()):,} rows, error {error:.4f})",
+            title=f"{task}: reliability ({int(curve.rows.sum()):,} rows, error {curve.error:.4f})",
             xlabel="mean predicted probability",
             ylabel="observed rate",
         )

@@ -20,6 +20,7 @@ from models import load_model, load_ranker
 from models.base import FeatureSpec, Model, ModelError, Ranker
 from models.handoff import EXAMPLE_FILE, HANDOFF_FILE, pack, verify
 from models.versions import (
+    EVALUATION_FOLDER,
     Artefact,
     Loaded,
     M,
@@ -206,7 +207,7 @@ class RegistryBase(abc.ABC):
         shown. What is not finite is left out.
         """
         self._log_metrics(version.run_id, version.model_id, metrics)
-        self._upload(version.run_id, "evaluation", artefacts or {})
+        self._upload(version.run_id, EVALUATION_FOLDER, artefacts or {})
         for key, value in (tags or {}).items():
             self._set_tag(version, key, str(value))
 

@@ -159,7 +159,7 @@ class Registry(RunFiles):
         )
 
     def run_url(self, run_id: str) -> str | None:
-        """The page of a run; None without a server."""
+        """The page of a run; None without a server. Of a file of the run, see ``artefact_url``."""
         if not is_http(self.tracking_uri):
             return None
         run = self._call(f"read run {run_id}", lambda c: c.get_run(run_id))

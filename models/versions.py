@@ -19,10 +19,12 @@ if TYPE_CHECKING:  # who only fetches a version draws nothing
     from matplotlib.figure import Figure
 
 __all__ = [
+    "EVALUATION_FOLDER",
     "Artefact",
     "Loaded",
     "RegistryError",
     "Version",
+    "artefact_url",
     "beside_database",
     "checked_name",
     "checked_run_key",
@@ -36,6 +38,9 @@ __all__ = [
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _RUN_KEY: Final = re.compile(r"[A-Za-z0-9_.:@|+=-]+")
+
+EVALUATION_FOLDER: Final = "evaluation"
+"""Of a version's run: where its evaluations put their files."""
 
 Artefact: TypeAlias = "Path | Figure | str"
 M = TypeVar("M", bound=Model)
@@ -56,6 +61,11 @@ class Version:
     aliases: tuple[str, ...]
     url: str
     model_id: str
+
+
+def artefact_url(run_url: str | None, path: str) -> str | None:
+    """Where MLflow's pages show the file ``path`` of the run at ``run_url``; None without one."""
+    return f"{run_url}/artifacts/{path}" if run_url else None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from models.kernels import bootstrap_means
 
 __all__ = [
     "Interval",
+    "NormalInterval",
     "benjamini_hochberg",
     "holm",
+    "interval_of_sums",
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_p_value",
@@ -35,6 +37,35 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+class NormalInterval(NamedTuple):
+    """A mean, the bounds of its interval by the normal distribution, and the p-value of 0."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def interval_of_sums(
+    count: float, total: float, squares: float, level: float = 0.95
+) -> NormalInterval:
+    """The mean of values of which only their number, sum and sum of squares were kept.
+
+    Sums of parts add up, so the values themselves need not be held. With hundreds of values it
+    agrees with :func:`paired_bootstrap` and :func:`paired_p_value`. NaN without a value; with one
+    only the mean is known.
+    """
+    if not count:
+        return NormalInterval(math.nan, math.nan, math.nan, math.nan)
+    mean = total / count
+    if count < 2:
+        return NormalInterval(mean, math.nan, math.nan, math.nan)
+    variance = max(squares / count - mean**2, 0.0) * count / (count - 1)
+    error = math.sqrt(variance / count)
+    wide = NormalDist().inv_cdf((1 + level) / 2) * error
+    return NormalInterval(mean, mean - wide, mean + wide, _two_sided(mean, error))
 
 
 def paired_bootstrap(
@@ -131,10 +162,13 @@ def paired_p_value(differences: npt.ArrayLike) -> float:
     error = _standard_error(values)
     if math.isnan(error):
         return float("nan")
-    mean = abs(float(values.mean()))
+    return _two_sided(float(values.mean()), error)
+
+
+def _two_sided(mean: float, error: float) -> float:
     if error == 0:
         return 0.0 if mean else 1.0
-    return math.erfc(mean / error / math.sqrt(2))
+    return math.erfc(abs(mean) / error / math.sqrt(2))
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.kernels import compiled
 
-__all__ = ["AUC", "HITS", "MAP", "MRR", "NDCG", "ranking_kernel"]
+__all__ = ["AUC", "HITS", "MAP", "MRR", "NDCG", "places_kernel", "ranking_kernel"]
 
 NDCG: Final = 0
 MAP: Final = 1
@@ -119,6 +119,26 @@ def _search(ascending: Floats, value: float, behind: bool) -> int:
         else:
             high = middle
     return low
+
+
+@compiled
+def places_kernel(
+    scores: Floats, order: Ints, starts: Ints, first: int, last: int, above: Ints, equal: Ints
+) -> None:
+    """Fills ``above`` and ``equal`` (N,) for the rows of groups ``first`` .. ``last`` - 1: how many
+    scores of a row's group are above its own, and how many equal it, its own among them."""
+    scattered = len(order) > 0
+    longest = _longest(starts, first, last)
+    every = np.empty(longest)
+    higher, same = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    for g in range(first, last):
+        begin, size = starts[g], starts[g + 1] - starts[g]
+        for i in range(size):
+            every[i] = scores[order[begin + i] if scattered else begin + i]
+        _places(every, size, every, size, higher, same)
+        for i in range(size):
+            row = order[begin + i] if scattered else begin + i
+            above[row], equal[row] = higher[i], same[i]
 
 
 @compiled

@@ -1,9 +1,11 @@
-"""The usual report of one ranker on held-out rows."""
+"""The usual report of one ranker on held-out rows, and of several parts of them together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import numpy.typing as npt
 
 from models.metrics.groups import Column, Groups, binary, checked_rows, grouped
@@ -15,7 +17,10 @@ from models.metrics.probabilities import (
 )
 from models.metrics.ranking import gauc, map_at_ks, mrr_at_ks, ndcg_at_ks, recall_at_ks
 
-__all__ = ["evaluate_ranking"]
+__all__ = ["evaluate_ranking", "pooled_report"]
+
+_SUMS = ("rows", "rows_counted", "positives", "groups", "groups_excluded")
+_OF_GROUPS = ("ndcg", "map", "mrr", "recall")
 
 
 def evaluate_ranking(
@@ -28,10 +33,10 @@ def evaluate_ranking(
     """The usual report of binary ``labels``: means over the groups whose labels are not all equal.
 
     Keys: ``ndcg_at_<k>``; ``map_at_<k>``, ``mrr_at_<k>`` and ``recall_at_<k>`` of the largest k;
-    ``auc``, ``gauc``, ``rows``, ``positives``, ``groups`` (those counted), ``groups_excluded``; and
-    ``log_loss``, ``normalised_entropy`` and ``expected_calibration_error`` where every score lies
-    in [0, 1]. Scores that are no ``probabilities`` of these labels may do so by chance, and have
-    none.
+    ``auc``, ``gauc``, ``rows``, ``positives``, ``groups`` (those counted), ``rows_counted``
+    (theirs), ``groups_excluded``; and ``log_loss``, ``normalised_entropy`` and
+    ``expected_calibration_error`` where every score lies in [0, 1]. Scores that are no
+    ``probabilities`` of these labels may do so by chance, and have none.
     """
     y, s = checked_rows(labels, scores, groups)
     binary(y)
@@ -51,4 +56,44 @@ def evaluate_ranking(
     report["positives"] = float(y.sum())
     report["groups"] = float(len(by.ids) - ndcg.undefined)
     report["groups_excluded"] = float(ndcg.undefined)
+    report["rows_counted"] = float(by.sizes[~np.isnan(ndcg.values[:, 0])].sum())
     return report
+
+
+def pooled_report(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The report of parts, hours for instance, that share no group; keys of any of them.
+
+    What is a mean over groups or rows is the very value of :func:`evaluate_ranking` on all rows:
+    NDCG, MAP, MRR and recall, ``gauc``, ``log_loss``, and the counts. Three are means over the
+    parts instead, weighted by rows, and so say how well a ranker does inside a part: ``auc``;
+    ``normalised_entropy``, where 1 is what knowing every part's own rate gives; and
+    ``expected_calibration_error``, which chance makes larger the smaller the parts are.
+
+    Args:
+        parts: reports of :func:`evaluate_ranking`; one part comes back as it is.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    return {name: _pooled(name, parts) for name in names}
+
+
+def _pooled(name: str, parts: Sequence[Mapping[str, float]]) -> float:
+    if name in _SUMS:
+        return float(sum(part.get(name, 0.0) for part in parts))
+    if name == "normalised_entropy":
+        known = [part for part in parts if math.isfinite(part.get(name, math.nan))]
+        entropies = [{**part, "entropy": part["log_loss"] / part[name]} for part in known]
+        return _mean("log_loss", "rows", known) / _mean("entropy", "rows", entropies)
+    if name.split("_at_")[0] in _OF_GROUPS:
+        return _mean(name, "groups", parts)
+    return _mean(name, "rows_counted" if name == "gauc" else "rows", parts)
+
+
+def _mean(name: str, weight: str, parts: Sequence[Mapping[str, float]]) -> float:
+    """Weighted mean over the parts that know ``name``; NaN without any."""
+    known = [part for part in parts if math.isfinite(part.get(name, math.nan))]
+    weights = [part[weight] for part in known]
+    if not sum(weights):
+        return math.nan
+    return float(np.average([part[name] for part in known], weights=weights))
