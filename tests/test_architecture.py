@@ -15,7 +15,8 @@ STDLIB = set(sys.stdlib_module_names)
 
 ALLOWED = {
     "dags": {"airflow", "dags"},
-    "jobs": {"jobs", "models", "feature_store", "pyspark", "pyarrow", "numpy", "yaml"},
+    "jobs": {"jobs", "models", "feature_store", "pyspark", "pyarrow", "numpy", "yaml",
+             "jinja2"},
     "models": {"models", "numpy", "numba", "torch", "lightgbm", "pyarrow", "safetensors",
                "matplotlib", "mlflow", "faiss"},
     "feature_store": {"feature_store", "pyspark", "pyarrow", "numpy", "pyiceberg", "sqlalchemy",
