@@ -187,14 +187,25 @@ class MlflowRunLink(BaseOperatorLink):
         return getattr(operator, "mlflow_run_url", None) or ""
 
 
+class ReportLink(BaseOperatorLink):
+    """The button that opens the report which the task's job logged, where it logs one."""
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002
+        """The address from the job's summary; empty, and the button disabled, without one."""
+        return getattr(operator, "report_url", None) or ""
+
+
 class _JobMixin:
     """Runs one job's command for an operator: log, summary, exit status, and a certain end."""
 
-    operator_extra_links = (MlflowRunLink(),)
+    operator_extra_links = (MlflowRunLink(), ReportLink())
     job: str
     of: Period
     period: str
     mlflow_run_url: str | None = None
+    report_url: str | None = None
     _running: JobProcess | None = None
 
     def run_job(
@@ -224,6 +235,7 @@ class _JobMixin:
         self._running = JobProcess(command, {**(environment or {}), **_environment(context)}, line)
         status = self._running.wait()
         self.mlflow_run_url = summary.get("mlflow_run_url")
+        self.report_url = summary.get("report_url")
         if status:
             raise _failure(self.job, self.period, status, summary.get("message"), tail)
         if not summary:

@@ -1,12 +1,14 @@
-"""Judge models by ranking metrics on hours that none of them has seen, beside popularity."""
+"""Judge models by ranking metrics on hours that none of them has seen, beside baselines."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,66 +16,69 @@ import pyarrow.compute as pc
 from feature_store import hours as hr
 from feature_store.labels import LABELS
 from feature_store.schemas import EVALUATIONS
-from feature_store.services import SERVICES
-from feature_store.sources.base import Source
 from feature_store.tables import Store
-from feature_store.training_set import Recipe, lineage, training_batches
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.contenders import Contender, champions, contender, popularity
-from jobs.support.deep_features import reading
-from jobs.support.evaluation_page import POPULARITY, Judged, evaluation_page
+from jobs.support.contenders import BASELINES, POPULARITY, champions
+from jobs.support.evaluating import Span, checks, judged, readable_sizes
 from jobs.support.fencing import claim, one_at_a_time, run_token
-from jobs.support.judging import (
-    Scored,
-    Verdict,
-    differences,
-    judge,
-    judgeable,
-    logged,
-    reliability,
-    scored,
-    table_rows,
-)
+from jobs.support.judged_hours import HoursPlan, Loaded, Served, Serving
+from jobs.support.judging import judgeable
+from jobs.support.logged_page import LoggedPage, log_page
 from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, plan_of
-from jobs.support.settings import Settings, load_settings
-from jobs.support.stages import require_hours
+from jobs.support.report_page import report_page
+from jobs.support.reporting import history_lines, report_of
+from jobs.support.serving import Asked, asked, serving_of
+from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
 from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
+from jobs.support.verdicts import Verdict, logged, table_rows
 from models.registry import Registry, Version
-from models.versions import Artefact
+from models.versions import EVALUATION_FOLDER, Artefact, artefact_url
 
-__all__ = ["EVALUATIONS_BY_NAME", "Judged", "build_parser", "evaluate", "main", "run"]
+__all__ = ["EVALUATIONS_BY_NAME", "build_parser", "compare", "evaluate", "main", "run"]
 
 JOB = "evaluate"
 EVALUATIONS_BY_NAME: Final = ("hourly", "offline", "daily")
-_ROWS: Final = 65_536
-"""Rows that are scored at once where no sequences are read."""
+RANGE: Final = "range"
+"""The evaluation of any models over any hours."""
+_REPORT: Final = "report.html"
+
+
+def _say(message: str) -> None:
+    progress(JOB, message)
 
 
 @dataclass(frozen=True)
-class _Span:
-    """The hours that are judged, and the cut of their labels; ``lag`` is how far back they lie."""
+class _Found:
+    """What was found on one span of hours, and its page."""
 
-    first: str
-    last: str
-    cut: str
-    lag: int = 0
+    span: Span
+    verdict: Verdict
+    version: Version
+    page: str
+    stem: str
 
     @property
-    def words(self) -> str:
-        return self.first if self.first == self.last else f"{self.first} to {self.last}"
+    def files(self) -> dict[str, Artefact]:
+        """What the version's run keeps."""
+        drawn = self.verdict.reliability
+        plot = {} if drawn is None else {f"{self.stem}-reliability": drawn}
+        return {f"{self.stem}.html": self.page, **plot}
 
 
 def evaluate(
     store: Store, settings: Settings, name: str, hour: str, evaluation: str, token: str, dry: bool,
-    last: str | None = None,
+    last: str | None = None, page: Path | None = None,
 ) -> Summary:  # fmt: skip
-    """Judge models at ``hour`` and keep the result.
+    """Judge the models of ``name`` at ``hour`` and keep the result.
 
     ``hourly`` judges the candidate of ``hour`` beside the champion of that moment on ``hour``
     itself, cut one hour later. ``daily`` judges it on all hours up to ``last`` (by default 24 of
     them), cut after the last. ``offline`` judges, at the hourly cut, the newest version that has
     not seen them on the hours ``lag_hours`` back, whose slower actions are mature by now.
+
+    Args:
+        page: write the report of the first hours here as well.
     """
     watch = Stopwatch()
     writer = claim(store, f"{JOB}:{evaluation}:{name}", [hour], token)
@@ -84,122 +89,197 @@ def evaluate(
     registry = Registry(settings.tracking())
     spans = _spans(settings, hour, evaluation, last)
     watch.lap("plan")
-    found = [_judged(store, registry, settings, chosen, span, evaluation, watch) for span in spans]
-    verdicts = {s: v for s, v in zip(spans, found, strict=True) if v is not None}
-    if not verdicts:
+    found = _found(store, settings, registry, chosen, spans, evaluation, watch)
+    if not found:
         lags = tuple(span.lag for span in spans)
         return skipped(summary, f"no version of {name} is older than the hours {lags} h back")
-    cut = spans[0].cut
-    kept = [table_rows(verdict, evaluation, hour, cut) for verdict in verdicts.values()]
-    rows = pa.Table.from_pylist([r for found, _ in kept for r in found], schema=EVALUATIONS)
-    groups = pa.concat_tables([g for _, g in kept])
-    first = next(iter(verdicts.values()))
-    summary.rows_in = sum(v.rows for v in verdicts.values())
+    kept = [table_rows(one.verdict, evaluation, hour, one.span.cut) for one in found]
+    rows = pa.Table.from_pylist([r for made, _ in kept for r in made], schema=EVALUATIONS)
+    first = found[0]
+    summary.rows_in = sum(one.verdict.rows for one in found)
     summary.rows_out = rows.num_rows
     summary.model = {"name": name, "version": first.version.version}
     summary.mlflow_run_url = registry.run_url(first.version.run_id)
-    ndcg = {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in first.judged}
-    summary.details = {**ndcg, STEPS: watch.seconds}
-    summary.message = f"judged {', '.join(v.words for v in verdicts.values())}, cut {cut}"
+    summary.report_url = artefact_url(
+        summary.mlflow_run_url, f"{EVALUATION_FOLDER}/{first.stem}.html"
+    )
+    summary.details = {**_headline(first.verdict), STEPS: watch.seconds}
+    words = ", ".join(one.span.words for one in found)
+    summary.message = f"judged {words}, cut {first.span.cut}"
+    _write(page, first.page)
     if dry:
         summary.status = "dry-run"
         return summary
+    groups = pa.concat_tables([g for _, g in kept])
     with (
         store.ledger.holding(writer.stage, [hour], writer.token),
         one_at_a_time(store, f"{JOB}:{evaluation}", [hour], token),
     ):
+        names = [name, *BASELINES]
         summary.snapshots = {
-            "evaluation_groups": _kept(store, groups, "evaluation_groups", name, hour, evaluation),
-            "evaluations": _kept(store, rows, "evaluations", name, hour, evaluation),
+            "evaluation_groups": _kept(store, groups, "evaluation_groups", names, hour, evaluation),
+            "evaluations": _kept(store, rows, "evaluations", names, hour, evaluation),
         }
         watch.lap("keep")
-        for span, verdict in verdicts.items():
-            prefix = f"offline_{span.lag}h" if evaluation == "offline" else "heldout"
-            stem = f"{prefix}-{verdict.hour}"
-            page = evaluation_page(verdict.words, verdict.judged, evaluation, cut)
-            files: dict[str, Artefact] = {f"{stem}.html": page}
-            if verdict.reliability is not None:
-                files[f"{stem}-reliability"] = verdict.reliability
-            registry.log_evaluation(verdict.version, logged(verdict, prefix), artefacts=files)
+        for one in found:
+            metrics = logged(one.verdict, _prefix(one.span, evaluation))
+            registry.log_evaluation(one.version, metrics, artefacts=one.files)
     watch.lap("log")
     return summary
 
 
-def _spans(settings: Settings, hour: str, evaluation: str, last: str | None) -> list[_Span]:
+def _found(
+    store: Store, settings: Settings, registry: Registry, chosen: Plan, spans: Sequence[Span],
+    evaluation: str, watch: Stopwatch,
+) -> list[_Found]:  # fmt: skip
+    """Candidate, champions and baselines on each of ``spans`` that has a candidate."""
+    found, loaded, offline = [], Loaded(registry), evaluation == "offline"
+    for span in spans:
+        candidate = _candidate(registry, chosen, span.first, offline)
+        if candidate is None:
+            continue
+        sizes = readable_sizes(store, span, _say)
+        roles = {"candidate": candidate, **champions(store, registry, chosen.name, span.first)}
+        serving, reference = _constant(roles, sizes)
+        verdict, plan = judged(
+            store, settings, span, sizes, serving, loaded, _labels(settings, every=offline),
+            reference, watch, _say, candidate,
+        )  # fmt: skip
+        _tell(verdict)
+        page = _page(store, span, verdict, plan, loaded, evaluation)
+        stem = f"{_prefix(span, evaluation)}-{span.first}"
+        found.append(_Found(span, verdict, candidate, page, stem))
+        watch.lap("report")
+    return found
+
+
+def compare(
+    store: Store, settings: Settings, models: Sequence[Asked], span: Span, token: str, dry: bool,
+    page: Path | None = None, lag: int = 0,
+) -> Summary:  # fmt: skip
+    """Judge any models over any hours: the first of ``models`` beside the others and the baselines.
+
+    Every hour is served by versions that were fitted before it. The result is kept in
+    ``evaluations`` under the first hour, evaluation ``range``, and its report in MLflow.
+
+    Args:
+        page: write the report here as well.
+        lag: hours; where above 0, the first model is judged on features so much older as well.
+
+    Raises:
+        RefusedError: when no hour is served by all models, or none has samples.
+    """
+    watch = Stopwatch()
+    key = _key(models, span)
+    writer = claim(store, f"{JOB}:{RANGE}:{key}", [span.first], token)
+    registry = Registry(settings.tracking())
+    sizes = readable_sizes(store, span, _say)
+    serving, absent = serving_of(store, registry, models, list(sizes))
+    for sentence in absent:
+        _say(f"{sentence}; those are left out for all")
+    served = {hour: rows for hour, rows in sizes.items() if hour in serving}
+    reference = models[1].text if len(models) > 1 else POPULARITY
+    watch.lap("plan")
+    loaded = Loaded(registry)
+    verdict, plan = judged(store, settings, span, served, serving, loaded,
+                           _labels(settings, every=True), reference, watch, _say,
+                           lag=lag)  # fmt: skip
+    _tell(verdict)
+    rows, _ = table_rows(verdict, RANGE, span.first, span.cut)
+    table = pa.Table.from_pylist(rows, schema=EVALUATIONS)
+    summary = Summary(JOB, span.hours, rows_in=verdict.rows, rows_out=table.num_rows)
+    summary.details = {**_headline(verdict), STEPS: watch.seconds}
+    summary.message = f"judged {len(served)} hours of {span.words}, cut {span.cut}"
+    text = _page(store, span, verdict, plan, loaded, RANGE, absent)
+    watch.lap("report")
+    _write(page, text)
+    if dry:
+        summary.status = "dry-run"
+        return summary
+    with (
+        store.ledger.holding(writer.stage, [span.first], writer.token),
+        one_at_a_time(store, f"{JOB}:{RANGE}", [span.first], token),
+    ):
+        names = [*(one.name for one in models), *BASELINES]
+        summary.snapshots = {
+            "evaluations": _kept(store, table, "evaluations", names, span.first, RANGE)
+        }
+    made = LoggedPage(
+        "evaluations", key, f"{models[0].text}, {span.words}",
+        {"models": ",".join(one.text for one in models), "hours": len(served), "cut": span.cut},
+        logged(verdict, "heldout"), {_REPORT: text},
+    )  # fmt: skip
+    summary.mlflow_run_url = log_page(JOB, store, settings, made, [span.first], token, writer.stage)
+    summary.report_url = artefact_url(summary.mlflow_run_url, _REPORT)
+    watch.lap("keep_and_log")
+    return summary
+
+
+def _prefix(span: Span, evaluation: str) -> str:
+    """How metrics of an evaluation begin on a version's run."""
+    return f"offline_{span.lag}h" if evaluation == "offline" else "heldout"
+
+
+def _key(models: Sequence[Asked], span: Span) -> str:
+    text = ",".join(one.text for one in models)
+    return f"{span.first}:{span.last}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _spans(settings: Settings, hour: str, evaluation: str, last: str | None) -> list[Span]:
     cut = hr.add(hour, 1)
     if evaluation == "offline":
         back = {lag: hr.add(hour, -lag) for lag in settings.evaluation.lag_hours}
-        return [_Span(past, past, cut, lag) for lag, past in back.items()]
+        return [Span(past, past, cut, lag) for lag, past in back.items()]
     if evaluation == "hourly":
-        return [_Span(hour, hour, cut)]
+        return [Span(hour, hour, cut)]
     last = last or hr.add(hour, 23)
-    return [_Span(hour, last, hr.add(last, 1))]
+    return [Span(hour, last, hr.add(last, 1))]
+
+
+def _labels(settings: Settings, every: bool) -> list[str]:
+    """Those that are judged, the main one first."""
+    wanted = settings.evaluation.labels
+    names = dict.fromkeys((*wanted, *LABELS)) if every else wanted
+    return judgeable(tuple(names), settings.open_source().windows)
+
+
+def _constant(roles: dict[str, Version], hours: Sequence[str]) -> tuple[Serving, str]:
+    """The same versions for all ``hours``, and the role to compare segments with."""
+    served = tuple(Served(role, one.name, one.version) for role, one in roles.items())
+    reference = "champion" if "champion" in roles else POPULARITY
+    return dict.fromkeys(hours, served), reference
+
+
+def _headline(verdict: Verdict) -> dict[str, Any]:
+    return {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in verdict.judged}
+
+
+def _page(
+    store: Store, span: Span, verdict: Verdict, plan: HoursPlan, loaded: Loaded, evaluation: str,
+    notes: Sequence[str] = (),
+) -> str:  # fmt: skip
+    before, checked = history_lines(store, verdict, span, evaluation), checks(store, plan, loaded)
+    for line in checked:
+        if line.level == "fail":
+            _say(f"check failed: {line.name}: expected {line.expected}; seen {line.seen}")
+    return report_page(report_of(verdict, plan, span, evaluation, before, checked, notes))
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.write_text(text, encoding="utf-8")
+        _say(f"page: {path}")
 
 
 def _kept(
-    store: Store, rows: pa.Table, table: str, name: str, hour: str, evaluation: str
+    store: Store, rows: pa.Table, table: str, names: Sequence[str], hour: str, evaluation: str
 ) -> int | None:
-    """Commit the partition: ``rows``, and what other names' evaluations left there."""
+    """Commit the partition: ``rows``, and what evaluations of other names left there."""
     where = {"hour": hour, "evaluation": evaluation}
     there = store.read(table, [hour], where={"evaluation": evaluation})
-    mine = pc.is_in(there["name"], value_set=pa.array([name, POPULARITY]))
+    mine = pc.is_in(there["name"], value_set=pa.array(names))
     others = there.filter(pc.invert(mine)).select(rows.column_names)
     return store.commit_slice(pa.concat_tables([others.cast(rows.schema), rows]), table, where)
-
-
-def _judged(
-    store: Store, registry: Registry, settings: Settings, chosen: Plan, span: _Span,
-    evaluation: str, watch: Stopwatch,
-) -> Verdict | None:  # fmt: skip
-    """Every contender on the hours of ``span``; None without a candidate."""
-    offline = evaluation == "offline"
-    candidate = _candidate(registry, chosen, span.first, offline)
-    if candidate is None:
-        return None
-    roles = {"candidate": candidate, **champions(store, registry, chosen.name, span.first)}
-    contenders = [contender(registry, role, found, span.first) for role, found in roles.items()]
-    contenders.append(popularity())
-    source = settings.open_source()
-    labels = judgeable(tuple(LABELS) if offline else settings.evaluation.labels, source.windows)
-    watch.lap("load_models")
-    rows = _scored(store, source, span, contenders, labels)
-    watch.lap("read_and_score")
-    resamples, seed = settings.evaluation.resamples, settings.evaluation.seed
-    judged = [judge(c, rows, label, resamples, seed) for label in labels for c in contenders]
-    _report(judged, labels)
-    apart = differences(judged, resamples, seed)
-    drawn = reliability(contenders[0], rows, span.words)
-    watch.lap("judge")
-    return Verdict(span.first, span.words, candidate, judged, apart, rows.rows, drawn)
-
-
-def _scored(
-    store: Store, source: Source, span: _Span, contenders: Sequence[Contender],
-    labels: Sequence[str],
-) -> Scored:  # fmt: skip
-    """The readable hours of ``span`` with the labels known at its cut, scored by everyone."""
-    specs = [one.spec for one in contenders if one.spec is not None]
-    service, zone = reading(SERVICES["deep_graph_ranking"], specs), source.time_zone
-    origin = lineage(store, span.first, span.last, span.cut, service, zone)
-    if not origin.hours:
-        raise RefusedError(
-            f"samples of {span.words} are not there. Run: spark-submit jobs/build_samples.py "
-            f"--from-hour {span.first} --to-hour {span.last}"
-        )
-    missing = hr.difference(span.last, span.first) + 1 - len(origin.hours)
-    if missing:
-        progress(JOB, f"{missing} hours of {span.words} are not readable, and left out")
-    views = service.sequence_views()
-    for view in views:
-        require_hours(store, view.table, origin.hours, "build_samples")
-    read = {name for one in contenders for name in one.reads}
-    columns = tuple(name for name in service.columns() if name in read)
-    recipe = Recipe(
-        span.cut, service.name, columns, dict(source.windows), origin, tuple(labels),
-        tuple(view.name for view in views), service.vectors, service.similarities, zone,
-    )  # fmt: skip
-    batches = training_batches(store, recipe) if views else training_batches(store, recipe, _ROWS)
-    return scored(batches, contenders, labels)
 
 
 def _candidate(registry: Registry, chosen: Plan, hour: str, offline: bool) -> Version | None:
@@ -213,19 +293,17 @@ def _candidate(registry: Registry, chosen: Plan, hour: str, offline: bool) -> Ve
     return candidate
 
 
-def _report(judged: Sequence[Judged], labels: Sequence[str]) -> None:
-    for label in labels:
-        for j in judged:
-            if j.label == label and len(j.ndcg) == 0:
-                progress(JOB, f"{label:10} {j.role:18} no mature group that has both labels yet")
-            elif j.label == label:
-                low, high = j.intervals["ndcg_at_10"]
-                progress(
-                    JOB,
-                    f"{label:10} {j.role:18} v{j.version:4} NDCG@10 {j.metrics['ndcg_at_10']:.4f} "
-                    f"[{low:.4f}, {high:.4f}] AUC {j.metrics['auc']:.4f} "
-                    f"GAUC {j.metrics['gauc']:.4f} ({j.metrics['groups']:.0f} groups)",
-                )
+def _tell(verdict: Verdict) -> None:
+    for j in verdict.judged:
+        if not len(j.ndcg):
+            _say(f"{j.label:10} {j.role:18} no mature group that has both labels yet")
+            continue
+        low, high = j.intervals["ndcg_at_10"]
+        _say(
+            f"{j.label:10} {j.role:18} v{j.version:4} NDCG@10 {j.metrics['ndcg_at_10']:.4f} "
+            f"[{low:.4f}, {high:.4f}] AUC {j.metrics['auc']:.4f} "
+            f"GAUC {j.metrics['gauc']:.4f} ({j.metrics['groups']:.0f} groups)"
+        )
 
 
 def run(arguments: argparse.Namespace) -> Summary:
@@ -233,13 +311,27 @@ def run(arguments: argparse.Namespace) -> Summary:
     hours = run_hours(arguments, settings.open_source().time_zone)
     store = settings.open_store()
     name, token, dry = arguments.name, run_token(arguments.run_id), arguments.dry_run
+    if arguments.models:
+        cut = _cut(arguments.cut, hours)
+        span = Span(hours[0], hours[-1], cut)
+        return compare(
+            store, settings, arguments.models, span, token, dry, arguments.page,
+            arguments.feature_lag,
+        )  # fmt: skip
+    if arguments.cut or arguments.feature_lag:
+        raise SettingsError("--cut and --feature-lag go with --models")
     evaluation = arguments.evaluation or ("daily" if is_daily(name) else "hourly")
     if evaluation == "daily":
         last = hours[-1] if len(hours) > 1 else None
-        summary = evaluate(store, settings, name, hours[0], evaluation, token, dry, last)
+        summary = evaluate(
+            store, settings, name, hours[0], evaluation, token, dry, last, arguments.page
+        )
         summary.hours = hours
         return summary
-    summaries = [evaluate(store, settings, name, hour, evaluation, token, dry) for hour in hours]
+    summaries = [
+        evaluate(store, settings, name, hour, evaluation, token, dry, page=arguments.page)
+        for hour in hours
+    ]
     last_summary = summaries[-1]
     last_summary.hours = hours
     last_summary.rows_in = sum(s.rows_in for s in summaries)
@@ -247,23 +339,67 @@ def run(arguments: argparse.Namespace) -> Summary:
     return last_summary
 
 
+def _cut(text: str | None, hours: Sequence[str]) -> str:
+    """The hour at which labels are cut: after the last by default.
+
+    Raises:
+        SettingsError: for a text that is no hour, or one before the last hour's end.
+    """
+    least = hr.add(hours[-1], 1)
+    try:
+        cut = hr.parse(text) if text else least
+    except hr.HourError as error:
+        raise SettingsError(f"--cut: {error}") from error
+    if cut < least:
+        raise SettingsError(
+            f"--cut {cut} lies before the end of {hours[-1]}; name {least} or later"
+        )
+    return cut
+
+
+def _models(text: str) -> tuple[Asked, ...]:
+    try:
+        return asked(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = job_parser(
         JOB,
-        "NDCG@1/3/5/10, AUC and GAUC of the candidate of an hour or day, of the champion of that "
-        "moment and of popularity, on mature groups, with paired bootstrap intervals.",
+        "NDCG, MAP, MRR, recall, AUC, GAUC, log loss and calibration of the candidate of an hour\n"
+        "or day, of the champion of that moment and of baselines, on mature groups, with paired\n"
+        "bootstrap intervals, segments and a report. With --models, of any models over any range\n"
+        "of hours, each hour served by versions that had not seen it.",
         "  evaluate.py --hour 2026-11-11T05\n"
         "  evaluate.py --hour 2026-11-11T05 --evaluation offline\n"
-        "  evaluate.py --date 2026-11-11 --evaluation daily --name mmoe_ranker\n",
+        "  evaluate.py --date 2026-11-11 --evaluation daily --name mmoe_ranker\n"
+        "  evaluate.py --from-hour 2026-11-10T00 --to-hour 2026-11-11T23 \\\n"
+        "      --models gbdt_ranker,gbdt_ranker@champion,mmoe_ranker/3 --page report.html\n"
+        "      (millions of rows are judged by Spark's tasks: start it by spark-submit)\n",
     )
     parser.add_argument("--name", default=DEFAULT_NAME, help="registered name [%(default)s]")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--evaluation",
         choices=EVALUATIONS_BY_NAME,
         help="hourly: this hour's candidate on this hour; daily: the candidate of a day, fitted on "
         "the days before, on the hours of the day; offline: who serves, on an hour whose slower "
         "actions are mature by now [daily for what is pre-trained by day, else hourly]",
     )
+    which.add_argument(
+        "--models", type=_models, metavar="M,M,...",
+        help="compare these over all the hours, the first one with the others: NAME is the newest "
+        "version before each hour, NAME@champion who served then, NAME/3 version 3",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cut", metavar="H", help="with --models: labels known before H [after the last hour]"
+    )
+    parser.add_argument(
+        "--feature-lag", type=int, default=0, metavar="HOURS",
+        help="with --models: judge the first one on features so much older as well [none]",
+    )  # fmt: skip
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the report here as well")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Who is judged: registered versions, and popularity beside them."""
+"""Who is judged: registered versions, and baselines that need no training beside them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import hours as hr
 from feature_store.tables import Store
 from feature_store.views import VIEWS, window_name
-from jobs.support.evaluation_page import POPULARITY, Scores
 from jobs.support.promotions import champion_before
 from jobs.support.summary import RefusedError
 from models import FeatureSpec, Ranker
 from models.registry import Registry, Version
 
-__all__ = ["Contender", "champions", "contender", "popularity", "unregistered"]
+__all__ = [
+    "BASELINES", "POPULARITY", "Contender", "Scores", "baselines", "champions", "contender",
+    "unregistered",
+]  # fmt: skip
 
+Scores = npt.NDArray[np.float64]
 ByLabel = Mapping[str, Scores]
 
-_LONGEST: Final = {
-    view.name: f"{view.name}_ctr_{window_name(max(view.windows))}"
-    for view in VIEWS
-    if view.name in ("item", "room")
-}
-"""By kind of target its CTR over the longest window."""
+POPULARITY: Final = "popularity"
+_LAST_HOUR: Final = "popularity_1h"
+_RANDOM: Final = "random"
+BASELINES: Final = (POPULARITY, _LAST_HOUR, _RANDOM)
+"""Roles, and names, of what needs no training."""
+
+_MINUTES: Final = 60
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,32 @@ def _unseen(name: str, version: str, data_hour: str, hour: str) -> str:
     return data_hour
 
 
-def popularity() -> Contender:
-    """The target's smoothed CTR over the longest window: what an hour's samples knew of it."""
-    reads = ("target_type", *_LONGEST.values())
-    return Contender(POPULARITY, POPULARITY, "-", None, _popularity, reads)
+def baselines() -> list[Contender]:
+    """What any model has to beat: the target's smoothed CTR over the longest window and over the
+    last hour, as the samples knew it, and no order at all.
+
+    ``random`` gives every row one score: metrics are expected values over the orders of ties, so
+    its are those of a random order to the last digit, and no draw of it.
+    """
+    longest = {v.name: window_name(max(v.windows)) for v in VIEWS}
+    hour = {v.name: window_name(min(v.windows, key=lambda w: abs(w - _MINUTES))) for v in VIEWS}
+    nothing = Contender(_RANDOM, _RANDOM, "-", None, _no_order, (), probabilities=())
+    return [_popularity(POPULARITY, longest), _popularity(_LAST_HOUR, hour), nothing]
+
+
+def _popularity(role: str, windows: Mapping[str, str]) -> Contender:
+    item, room = (f"{kind}_ctr_{windows[kind]}" for kind in ("item", "room"))
+
+    def score(table: pa.Table, labels: Sequence[str]) -> ByLabel:
+        rooms = pc.equal(table["target_type"], "room")
+        rates = pc.fill_null(pc.if_else(rooms, table[room], table[item]), 0)  # unknown: last
+        return dict.fromkeys(labels, rates.to_numpy().astype(np.float64))
+
+    return Contender(role, role, "-", None, score, ("target_type", item, room))
+
+
+def _no_order(table: pa.Table, labels: Sequence[str]) -> ByLabel:
+    return dict.fromkeys(labels, np.zeros(table.num_rows))
 
 
 def champions(store: Store, registry: Registry, name: str, hour: str) -> dict[str, Version]:
@@ -106,12 +133,6 @@ def champions(store: Store, registry: Registry, name: str, hour: str) -> dict[st
         if number is not None:
             found[role] = registry.get(name, int(number))
     return found
-
-
-def _popularity(table: pa.Table, labels: Sequence[str]) -> ByLabel:
-    rooms = pc.equal(table["target_type"], "room")
-    score = pc.if_else(rooms, table[_LONGEST["room"]], table[_LONGEST["item"]])
-    return dict.fromkeys(labels, score.to_numpy().astype(np.float64))
 
 
 def _model_scores(model: Any) -> Callable[[pa.Table, Sequence[str]], ByLabel]:

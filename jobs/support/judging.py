@@ -1,45 +1,78 @@
-"""Judging: rows scored by every contender, metrics on mature groups, rows of the tables."""
+"""Judging: rows scored by every contender, and metrics on mature groups.
+
+Hours are judged one by one and pooled, so that only an hour's rows are held; a group lies in one
+hour.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.labels import LABELS, label_column
-from feature_store.schemas import EVALUATION_GROUPS
-from jobs.support.contenders import Contender
-from jobs.support.evaluation_page import SHOWN, Judged, Scores
-from models.metrics import evaluate_ranking, group_codes, ndcg_at_k, paired_bootstrap
-from models.plots import reliability_figure
-from models.registry import Version
-from models.versions import Artefact
+from jobs.support.contenders import Contender, Scores
+from jobs.support.segments import segment_columns, segment_sums
+from models.metrics import (
+    ExposureSums,
+    calibration_sums,
+    calibration_sums_curve,
+    evaluate_ranking,
+    group_codes,
+    grouped,
+    ndcg_at_k,
+    paired_bootstrap,
+    pooled_report,
+)
 
 __all__ = [
+    "BESIDE",
+    "HourFound",
+    "Judged",
     "Scored",
-    "Verdict",
-    "differences",
+    "folded",
     "judge",
+    "judge_hour",
     "judgeable",
-    "logged",
-    "reliability",
+    "pooled",
+    "pooled_sums",
     "scored",
-    "table_rows",
 ]
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One model on some hours and a label."""
+
+    role: str
+    name: str
+    version: str
+    data_hour: str | None
+    label: str
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    groups: npt.NDArray[np.str_]
+    ndcg: Scores
+    immature: int
+
+
+@dataclass(frozen=True)
 class Scored:
-    """Rows of held-out hours: groups, labels (NaN is immature) and scores by role and label."""
+    """Rows of held-out hours: groups, labels (NaN is immature) and scores by role and label.
+
+    ``beside`` are the columns that were to be kept.
+    """
 
     groups: pa.ChunkedArray
     labels: Mapping[str, Scores]
     scores: Mapping[tuple[str, str], Scores]
+    beside: pa.Table | None = None
 
     @property
     def rows(self) -> int:
@@ -55,24 +88,6 @@ class Scored:
         return ~np.isin(self.codes, np.unique(self.codes[np.isnan(self.labels[label])]))
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Everything that was found on some hours; ``version`` is the candidate, whose run keeps it.
-
-    Attributes:
-        hour: the first of the hours; ``words`` name all of them.
-        reliability: of the candidate, where it tells a probability of a label.
-    """
-
-    hour: str
-    words: str
-    version: Version
-    judged: Sequence[Judged]
-    differences: Mapping[str, tuple[Any, ...]]
-    rows: int
-    reliability: Artefact | None = None
-
-
 def judgeable(wanted: Sequence[str], windows: Mapping[str, int]) -> list[str]:
     """Those of the labels ``wanted`` that are 0 or 1, and whose action the source declares."""
     known = [name for name in wanted if name in LABELS and LABELS[name].declared(windows)]
@@ -80,10 +95,13 @@ def judgeable(wanted: Sequence[str], windows: Mapping[str, int]) -> list[str]:
 
 
 def scored(
-    batches: Iterable[pa.RecordBatch], contenders: Sequence[Contender], labels: Sequence[str]
-) -> Scored:
-    """What every contender says of every row; of the rows themselves only one batch is held."""
+    batches: Iterable[pa.RecordBatch], contenders: Sequence[Contender], labels: Sequence[str],
+    beside: Sequence[str] | None = None,
+) -> Scored:  # fmt: skip
+    """What every contender says of every row; of the rows themselves only one batch is held, and
+    the columns ``beside``."""
     groups: list[pa.Array] = []
+    kept: list[pa.RecordBatch] = []
     known: dict[str, list[Scores]] = {label: [] for label in labels}
     found: dict[tuple[str, str], list[Scores]] = {
         (c.role, label): [] for c in contenders for label in labels
@@ -91,6 +109,8 @@ def scored(
     for batch in batches:
         table = pa.Table.from_batches([batch])
         groups.append(batch["group_id"])
+        if beside is not None:
+            kept.append(batch.select(list(beside)))
         for label in labels:
             column = batch[label_column(label)]
             known[label].append(column.to_numpy(zero_copy_only=False).astype(np.float64))
@@ -102,6 +122,7 @@ def scored(
         pa.chunked_array(groups, pa.string()),
         {label: np.concatenate(parts or empty) for label, parts in known.items()},
         {key: np.concatenate(parts or empty) for key, parts in found.items()},
+        pa.Table.from_batches(kept) if kept else None,
     )
 
 
@@ -131,80 +152,125 @@ def judge(contender: Contender, rows: Scored, label: str, resamples: int, seed: 
     )  # fmt: skip
 
 
-def reliability(candidate: Contender, rows: Scored, words: str) -> Artefact | None:
-    """How reliable the candidate's probabilities are on the mature groups of ``rows``, which are
-    those of the hours that ``words`` name; None where it tells none of a label that is mature."""
-    labels, told = {}, {}
-    for label, values in rows.labels.items():
+@dataclass(frozen=True)
+class HourFound:
+    """What an hour tells of every contender; small beside its rows.
+
+    Attributes:
+        judged: one of each contender and label.
+        segments: sums of :func:`jobs.support.segments.segment_sums`.
+        told: by role and label, sums of :func:`models.metrics.calibration_sums`.
+        exposure: by role and kind of target, of all rows in the order of the first label's scores.
+    """
+
+    hour: str
+    rows: int
+    judged: tuple[Judged, ...]
+    segments: tuple[pa.Table, ...]
+    told: Mapping[tuple[str, str], Scores]
+    exposure: Mapping[tuple[str, str], ExposureSums] = field(default_factory=dict)
+
+
+BESIDE: Final = tuple(dict.fromkeys((*segment_columns(), "target_id", "room_id", "position")))
+"""Columns of samples that are kept beside the scores of an hour."""
+_FIRST: Final = 1
+"""Ranks that count as the first ones where coverage is asked."""
+
+
+def judge_hour(
+    hour: str, rows: Scored, contenders: Sequence[Contender], labels: Sequence[str],
+    reference: str, resamples: int, seed: int,
+) -> HourFound:  # fmt: skip
+    """Everything that ``rows``, which are those of ``hour``, tell.
+
+    Args:
+        rows: with ``BESIDE`` beside them; without, nothing is said of segments and exposure.
+        reference: role that segments are compared with.
+    """
+    judged = tuple(judge(c, rows, label, resamples, seed) for label in labels for c in contenders)
+    segments, told = [], {}
+    for label in labels:
         mature = rows.mature(label)
-        if candidate.tells(label) and mature.any():
-            labels[label] = (values[mature] > 0).astype(np.float64)
-            told[label] = rows.scores[candidate.role, label][mature]
-    if not labels:
-        return None
-    title = f"Held-out rows of {words}, which version {candidate.version} has not seen"
-    return reliability_figure(labels, told, title)
-
-
-def differences(judged: Sequence[Judged], resamples: int, seed: int) -> dict[str, tuple[Any, ...]]:
-    """Candidate minus every other role on NDCG@10, per label, paired by group."""
-    found: dict[str, tuple[Any, ...]] = {}
-    by = {(j.role, j.label): j for j in judged}
-    for (role, label), other in by.items():
-        candidate = by.get(("candidate", label))
-        if role == "candidate" or candidate is None:
+        if not mature.any():
             continue
-        common, mine, theirs = np.intersect1d(
-            candidate.groups, other.groups, assume_unique=True, return_indices=True
-        )
-        if len(common):
-            interval = paired_bootstrap(candidate.ndcg[mine] - other.ndcg[theirs], seed, resamples)
-            found[f"ndcg_at_10_minus_{role}|{label}"] = (*interval, len(common))
+        known = (rows.labels[label][mature] > 0).astype(np.float64)
+        scores = {c.role: rows.scores[c.role, label][mature] for c in contenders}
+        if rows.beside is not None:
+            beside = rows.beside.select(segment_columns()).filter(pa.array(mature))
+            codes = rows.codes[mature]
+            segments.append(
+                segment_sums(beside, codes, label, known, contenders, scores, reference)
+            )
+        for one in contenders:
+            found = scores[one.role]
+            if one.tells(label) and found.min() >= 0 and found.max() <= 1:
+                told[one.role, label] = calibration_sums(known, found)
+    exposure = _exposure(rows, [c.role for c in contenders], labels[0]) if labels else {}
+    return HourFound(hour, rows.rows, judged, tuple(segments), told, exposure)
+
+
+def _exposure(
+    rows: Scored, roles: Sequence[str], label: str
+) -> dict[tuple[str, str], ExposureSums]:
+    """By role and kind of target, whom an order by the scores of ``label`` shows. What has no host
+    is its own; where nothing has one there are no hosts."""
+    if rows.beside is None or not rows.rows:
+        return {}
+    kinds = {"target": rows.beside["target_id"]}
+    if rows.beside["room_id"].null_count < rows.rows:
+        kinds["host"] = pc.coalesce(rows.beside["room_id"], rows.beside["target_id"])
+    places = pc.cast(rows.beside["position"], pa.float64()).to_numpy()
+    groups = grouped(rows.codes)
+    return {
+        (role, kind): ExposureSums.of(targets, rows.scores[role, label], groups, _FIRST,
+                                      positions=places)
+        for role in roles
+        for kind, targets in kinds.items()
+    }  # fmt: skip
+
+
+def pooled(hours: Sequence[HourFound], resamples: int, seed: int) -> list[Judged]:
+    """Every contender and label over all ``hours``, at least one, that judged the same ones."""
+    parts = zip(*(hour.judged for hour in hours), strict=True)
+    told = pooled_sums(hours)
+    return [_together(list(part), told, resamples, seed) for part in parts]
+
+
+def _together(
+    parts: Sequence[Judged], told: Mapping[tuple[str, str], Scores], resamples: int, seed: int
+) -> Judged:
+    one, known = parts[-1], [part.metrics for part in parts if part.metrics["rows"]]
+    if not known:
+        return replace(one, immature=sum(part.immature for part in parts))
+    metrics = pooled_report(known)
+    if (one.role, one.label) in told:
+        curve = calibration_sums_curve(told[one.role, one.label])
+        metrics["expected_calibration_error"] = curve.error
+    ndcg = np.concatenate([part.ndcg for part in parts])
+    interval = paired_bootstrap(ndcg, seed, resamples)
+    versions = list(dict.fromkeys(part.version for part in parts))
+    return Judged(
+        one.role, one.name, versions[0] if len(versions) == 1 else f"{versions[0]}-{versions[-1]}",
+        one.data_hour, one.label, metrics, {"ndcg_at_10": (interval.low, interval.high)},
+        np.concatenate([part.groups for part in parts]), ndcg, sum(p.immature for p in parts),
+    )  # fmt: skip
+
+
+def folded(hours: Iterable[HourFound]) -> list[HourFound]:
+    """``hours`` with all exposures added up in the last one, whose targets are those of any."""
+    found: list[HourFound] = []
+    total: dict[tuple[str, str], ExposureSums] = {}
+    for hour in hours:
+        for key, sums in hour.exposure.items():
+            total[key] = total[key].add(sums) if key in total else sums
+        found.append(replace(hour, exposure={}))
+    return [*found[:-1], replace(found[-1], exposure=total)] if found else []
+
+
+def pooled_sums(hours: Sequence[HourFound]) -> dict[tuple[str, str], Scores]:
+    """By role and label the calibration sums of all ``hours``."""
+    found: dict[tuple[str, str], Scores] = {}
+    for hour in hours:
+        for key, sums in hour.told.items():
+            found[key] = found[key] + sums if key in found else sums
     return found
-
-
-def table_rows(
-    verdict: Verdict, evaluation: str, hour: str, cut: str
-) -> tuple[list[dict[str, Any]], pa.Table]:
-    """The rows of ``evaluations`` and ``evaluation_groups`` of one verdict."""
-    summary: list[dict[str, Any]] = []
-    groups: list[pa.Table] = []
-    for j in verdict.judged:
-        base = {"evaluation": evaluation, "judged_hour": verdict.hour, "name": j.name,
-                "version": j.version, "role": j.role, "label": j.label, "hour": hour}  # fmt: skip
-        more = {"segment": "all", "groups": int(j.metrics["groups"]), "immature": j.immature,
-                "data_hour": j.data_hour, "cut": cut}  # fmt: skip
-        for metric, value in j.metrics.items():
-            low, high = j.intervals.get(metric, (None, None))
-            entry = {"metric": metric, "value": value, "low": low, "high": high}
-            summary.append({**base, **more, **entry})
-        if j.role == "candidate":
-            for key, (value, low, high, count) in verdict.differences.items():
-                metric, label = key.split("|")
-                if label == j.label:
-                    entry = {"metric": metric, "value": value, "low": low, "high": high}
-                    summary.append({**base, **more, **entry, "groups": count})
-        constants = {k: pa.array([v] * len(j.ndcg), pa.string()) for k, v in base.items()}
-        columns = {**constants, "group_id": pa.array(j.groups.tolist(), pa.string()),
-                   "ndcg_at_10": pa.array(j.ndcg, pa.float64())}  # fmt: skip
-        groups.append(pa.table(columns).select(EVALUATION_GROUPS.names))
-    return summary, pa.concat_tables(groups)
-
-
-def logged(verdict: Verdict, prefix: str) -> dict[str, float]:
-    """Metrics of the candidate's run, named so that the registry page reads by itself."""
-    metrics: dict[str, float] = {}
-    for j in verdict.judged:
-        name = prefix if j.role == "candidate" else j.role
-        if prefix != "heldout" and j.role != "candidate":
-            name = f"{prefix}_{j.role}"
-        metrics |= {f"{name}_{m}_{j.label}": j.metrics[m] for m in SHOWN if m in j.metrics}
-        for metric, (low, high) in j.intervals.items():
-            metrics[f"{name}_{metric}_{j.label}_low"] = low
-            metrics[f"{name}_{metric}_{j.label}_high"] = high
-    for key, (value, low, high, _) in verdict.differences.items():
-        name, label = key.split("|")
-        name = name if prefix == "heldout" else f"{prefix}_{name}"
-        metrics |= {f"{name}_{label}": value, f"{name}_{label}_low": low,
-                    f"{name}_{label}_high": high}  # fmt: skip
-    return metrics

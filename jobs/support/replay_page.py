@@ -12,7 +12,7 @@ import numpy as np
 
 from feature_store import hours as hr
 from jobs.support.cadences import BASELINE, CADENCES
-from jobs.support.evaluation_page import Scores
+from jobs.support.contenders import Scores
 from jobs.support.page import figures, page, section, table
 from jobs.support.replaying import JudgedHour, Track
 from models.metrics import Interval, paired_bootstrap

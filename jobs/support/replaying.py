@@ -11,9 +11,8 @@ import pyarrow as pa
 from feature_store import hours as hr
 from feature_store.training_set import MovingSet
 from jobs.support.cadences import Cadence
-from jobs.support.contenders import unregistered
-from jobs.support.evaluation_page import Judged, Scores
-from jobs.support.judging import judge, scored
+from jobs.support.contenders import Scores, unregistered
+from jobs.support.judging import Judged, judge, scored
 from jobs.support.plans import MIN_HOURS
 from jobs.support.settings import EvaluationSettings
 from jobs.support.training import split

@@ -89,12 +89,15 @@ class EvaluationSettings:
         seed: of the bootstrap.
         lag_hours: how many hours back the offline evaluation of H looks, for the actions that are
             mature by then: one hour for stays and follows, a day for orders.
+        spark_rows: rows above which hours are judged by Spark's tasks; below, a session would take
+            longer to start than it saves.
     """
 
     labels: tuple[str, ...] = ("click", "long_view")
     resamples: int = 1000
     seed: int = 7
     lag_hours: tuple[int, ...] = (1, 24)
+    spark_rows: int = 2_000_000
 
 
 @dataclass(frozen=True)

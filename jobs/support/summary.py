@@ -48,6 +48,7 @@ class Summary:
     snapshots: Mapping[str, int | None] = field(default_factory=dict)
     model: Mapping[str, Any] | None = None
     mlflow_run_url: str | None = None
+    report_url: str | None = None
     message: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 

@@ -26,7 +26,8 @@ from tests.dags.conftest import alive
 
 HOUR = "2026-11-11T05"
 CONTEXT: Any = {"ti": SimpleNamespace(run_id="scheduled__x", try_number=2)}
-SUMMARY = {"job": "stub", "status": "done", "mlflow_run_url": "http://127.0.0.1:5000/#/run/1"}
+SUMMARY = {"job": "stub", "status": "done", "mlflow_run_url": "http://127.0.0.1:5000/#/run/1",
+           "report_url": "http://127.0.0.1:5000/#/run/1/artifacts/report.html"}  # fmt: skip
 
 GROUP = """
     import os, signal, subprocess, sys, time
@@ -83,8 +84,8 @@ def pids(path: Path) -> list[int]:
 def test_the_summary_is_returned_and_the_link_kept(script: Callable[[str], str]) -> None:
     task = operator(script(f"print('working'); print({json.dumps(SUMMARY)!r})"))
     assert run(task) == SUMMARY
-    [link] = task.operator_extra_links
-    assert link.get_link(task, ti_key=None) == SUMMARY["mlflow_run_url"]
+    links = [link.get_link(task, ti_key=None) for link in task.operator_extra_links]
+    assert links == [SUMMARY["mlflow_run_url"], SUMMARY["report_url"]]
 
 
 def test_a_line_after_the_summary_does_not_hide_it(script: Callable[[str], str]) -> None:
@@ -100,7 +101,7 @@ def test_a_job_without_summary_succeeds_and_says_so(script: Callable[[str], str]
         "nothing more": "info",
         "stub printed no summary; its XCom is empty": "warning",
     }
-    assert task.operator_extra_links[0].get_link(task, ti_key=None) == ""
+    assert [one.get_link(task, ti_key=None) for one in task.operator_extra_links] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ def test_every_task_is_owned_retried_bounded_and_pooled(dag_bag: DagBag) -> None
         assert task.max_retry_delay is not None, where
         assert task.execution_timeout is not None, where
         assert task.pool in tasks.POOLS, where
-        assert [link.name for link in task.operator_extra_links] == ["MLflow run"], where
+        links = [link.name for link in task.operator_extra_links]
+        assert links == ["MLflow run", "Report"], where
 
 
 def test_jobs_with_a_spark_session_never_run_side_by_side(dag_bag: DagBag) -> None:

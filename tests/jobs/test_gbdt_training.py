@@ -81,7 +81,9 @@ def test_probabilities_are_judged_as_such(days: Project) -> None:
     ]  # fmt: skip
     assert "reliability" in {path.stem for path in days.folder.rglob("plots/*")}
     judged = run(days, "evaluate", HOUR, "done")
-    assert steps(judged) == ["plan", "load_models", "read_and_score", "judge", "keep", "log"]
+    assert steps(judged) == [
+        "plan", "load_models", "read_and_judge", "pool", "report", "keep", "log"
+    ]  # fmt: skip
     decided = run(days, "promote", HOUR, "promoted")
     assert steps(decided) == ["plan", "mechanical_check", "decide", "move"]
     store = days.store()

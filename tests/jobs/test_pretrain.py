@@ -215,7 +215,9 @@ def test_a_day_is_judged_promoted_and_gone_on_from(own: Project) -> None:
         judged = run(own, "evaluate", "done", *daily, registered_name(family))
         assert judged["rows_in"] == (len(DAY) - 1) * ROWS
     rows = own.store().read("evaluations", [FIRST], where={"evaluation": "daily"})
-    assert set(rows["name"].to_pylist()) == {"mmoe_ranker", "shared_bottom_ranker", "popularity"}
+    assert set(rows["name"].to_pylist()) == {
+        "mmoe_ranker", "shared_bottom_ranker", "popularity", "popularity_1h", "random"
+    }  # fmt: skip
     assert set(rows["cut"].to_pylist()) == {hr.add(FIRST, 24)}
     groups = own.store().read("evaluation_groups", [FIRST], where={"evaluation": "daily"})
     mine = groups.filter(pc.equal(groups["name"], "mmoe_ranker"))
