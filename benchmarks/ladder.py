@@ -3,6 +3,11 @@ attention and the live transformer, with and without BiasNet.
 
     python benchmarks/ladder.py --data ../shared/data          # both sources
     python benchmarks/ladder.py --source simulator --models gbdt mmoe
+    python benchmarks/ladder.py --models gbdt "gbdt V1" --keep
+
+``gbdt`` are trees a task; ``gbdt V1`` is the first live-streaming ranker, one pointwise booster on
+clicks whose samples weigh more for a long stay and, where there are any, an order: one score for
+both tasks, and no probability.
 
 KuaiRand is trained on the days to 30 April 2022 and tested on 1 May (UTC+8); the simulated market
 on its first two days and tested on the third. Per task: AUC, GAUC, NDCG@10, log loss, and the
@@ -54,6 +59,8 @@ TREES: Final = {
     "feature_fraction": 0.4, "bagging_fraction": 0.8, "lambda_l2": 5.0, "early_stopping_rounds": 60,
 }  # fmt: skip
 CANDIDATES: Final = 500
+V1: Final = "gbdt V1"
+WEIGHTS: Final = {"conversion": 10.0, "stay": {"log": 0.5}}
 
 
 @dataclass(frozen=True)
@@ -92,19 +99,33 @@ def fitted(name: str, rows: Rows) -> Any:
     service = SERVICES["deep_ranking"]
     labels = [f"label_{task}" for task in (*TASKS, *VALUES)]
     spec = deep_spec(service, labels, rows.settings.pretrain)
-    if family == "gbdt":
-        of_trees = FeatureSpec(
-            dense=spec.dense, sparse=tuple(c for c in spec.sparse if not c.name.endswith("_id")),
-            labels=tuple(f"label_{task}" for task in TASKS),
-        )  # fmt: skip
-        trees = GBDTRanker(GBDTConfig.from_dict({"tasks": list(TASKS), **TREES}), of_trees)
-        trees.fit(train, valid)
-        return trees
+    if family in ("gbdt", V1):
+        return trees(family, spec, train, valid)
     several = {task: {} for task in TASKS} | dict(VALUES)
     config = {**LOOP, "tasks": several, "debias": "bias_net" if wrapped else "none"}
     kind: Any = MODELS[family]
     model = kind.build(config, spec)
     model.fit(train, valid, lambda line: print(f"[{rows.source}] {name}: {line}", flush=True))
+    return model
+
+
+def trees(name: str, spec: FeatureSpec, train: pa.Table, valid: pa.Table) -> GBDTRanker:
+    """The trees of rung ``name``, fitted."""
+    tasks, weights = list(TASKS), {}
+    if name == V1:
+        tasks = ["click"]
+        weights = {k: w for k, w in WEIGHTS.items() if f"label_{k}" in train.column_names}
+    config = {
+        "tasks": tasks,
+        **TREES,
+        **({"sample_weights": {"click": weights}} if weights else {}),
+    }
+    of_trees = FeatureSpec(
+        dense=spec.dense, sparse=tuple(c for c in spec.sparse if not c.name.endswith("_id")),
+        labels=tuple(f"label_{label}" for label in (*tasks, *weights)),
+    )  # fmt: skip
+    model = GBDTRanker(GBDTConfig.from_dict(config), of_trees)
+    model.fit(train, valid)
     return model
 
 
@@ -137,8 +158,9 @@ def judged(
         mature = pc.is_valid(column)
         table = rows.test.filter(mature).select(["group_id"])
         labels = (pc.drop_null(column).to_numpy() > 0).astype(np.float64)
-        scores = predicted[task][mature.to_numpy()]
-        metrics = evaluate_ranking(labels, scores, table["group_id"])
+        scores = predicted.get(task, model.combine(predicted))[mature.to_numpy()]
+        told = name != V1
+        metrics = evaluate_ranking(labels, scores, table["group_id"], probabilities=told)
         by_group = ndcg_at_k(labels, scores, table["group_id"], 10).values
         base = trees.get(task, by_group)
         difference = paired_bootstrap(by_group - base, seed=7)
@@ -150,7 +172,8 @@ def judged(
             "ours_peak_mb": None, "theirs_peak_mb": None,
             "quality": {
                 "source": rows.source, "model": name, "task": task,
-                **{key: round(metrics[key], 5) for key in ("auc", "gauc", "log_loss")},
+                **{key: round(metrics[key], 5) for key in ("auc", "gauc")},
+                "log_loss": round(metrics["log_loss"], 5) if told else None,
                 "difference": [round(float(value), 5) for value in difference],
                 "groups": int(metrics["groups"]), "test_rows": len(labels),
                 "parameters": getattr(model, "parameters", None),
@@ -197,10 +220,22 @@ def picture(lines: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def beside_others(
+    source: str, found: list[dict[str, Any]], every: list[str]
+) -> Iterator[dict[str, Any]]:
+    """``found`` in place of what is kept of the same models, in the order of the ladder."""
+    kept = [line for line in kept_lines(RESULTS) if line["quality"]["source"] == source]
+    lines = {line["case"]: line for line in [*kept, *found]}
+    yield from sorted(lines.values(), key=lambda line: every.index(line["quality"]["model"]))
+
+
 def main() -> int:
     parser = source_parser(__doc__, SOURCES)
-    every = ["gbdt", *(name for f in FAMILIES for name in (f, f"{f} + BiasNet"))]
+    every = ["gbdt", V1, *(name for f in FAMILIES for name in (f, f"{f} + BiasNet"))]
     parser.add_argument("--models", nargs="+", choices=every, default=every, help="[all]")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep these beside what was measured of the others"
+    )
     given = parser.parse_args()
     names = [name for name in every if name in given.models]
     for source in sources_of(given, SOURCES):
@@ -208,8 +243,11 @@ def main() -> int:
             rows = stored(day)
             # Positions do not exist in KuaiRand: there is nothing for BiasNet to read.
             there = [n for n in names if " + " not in n or rows.curve is not None]
-            renewed(RESULTS, source, climb(rows, there), keep=names == every)
-    if names == every:
+            found = climb(rows, there)
+            if given.keep:
+                found = beside_others(source, list(found), every)
+            renewed(RESULTS, source, found, keep=given.keep or names == every)
+    if given.keep or names == every:
         picture(kept_lines(RESULTS)).savefig(PICTURE, dpi=80)
     return 0
 

@@ -60,9 +60,10 @@ def ladder() -> Iterator[str]:
         mean, low, high = q["difference"]
         beside = "" if q["model"] == "gbdt" else f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
         size = "-" if q["parameters"] is None else f"{q['parameters']:,}"
+        loss = "-" if q["log_loss"] is None else f"{q['log_loss']:.4f}"
         yield (
             f"| {q['source']} | {q['model']} | {q['task']} | {r['ours']:.4f} | {beside} "
-            f"| {q['auc']:.4f} | {q['gauc']:.4f} | {q['log_loss']:.4f} | {size} "
+            f"| {q['auc']:.4f} | {q['gauc']:.4f} | {loss} | {size} "
             f"| {q['train_seconds']:.0f} | {q['score_500_ms']:.1f} |"
         )
 
