@@ -10,7 +10,15 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from jobs.support.report import Board, CalibrationLine, CheckLine, Difference, ExposureLine, Report
+from jobs.support.report import (
+    Board,
+    CalibrationLine,
+    CheckLine,
+    Difference,
+    ExposureLine,
+    Report,
+    number,
+)
 from jobs.support.report_plots import EVIDENT, embedded, labels_of, plotted
 
 __all__ = ["report_page"]
@@ -139,13 +147,13 @@ def _headline(report: Report) -> _Headline:
         line.difference for line in report.board
         if (line.role, line.label) == (report.reference, label) and line.difference is not None
     ]  # fmt: skip
-    if not found or _number(found[0].value) is None:
+    if not found or number(found[0].value) is None:
         return _Headline(f"{judged} was not compared with {report.reference or 'any other'}.")
     return _compared(judged, report.reference, label, found[0])
 
 
 def _compared(judged: str, other: str, label: str, difference: Difference) -> _Headline:
-    value, low, high = (_number(n) for n in (difference.value, difference.low, difference.high))
+    value, low, high = (number(n) for n in (difference.value, difference.low, difference.high))
     numbers = f"NDCG@10 {_signed(value)}, 95 % interval {_interval(low, high, signed=True)}"
     if difference.p_value is not None:
         numbers += f", adjusted p-value {_p_value(difference.p_value)}"
@@ -154,7 +162,7 @@ def _compared(judged: str, other: str, label: str, difference: Difference) -> _H
     if high is not None and high < 0:
         return _Headline(f"{judged} is behind {other} on {label}: {numbers}.", "behind")
     text = f"{judged} and {other} cannot be told apart on {label}: {numbers}."
-    if _number(difference.detectable) is not None:
+    if number(difference.detectable) is not None:
         text += f" A true difference of {_fixed(difference.detectable)} would mostly have shown."
     return _Headline(text)
 
@@ -187,13 +195,13 @@ def _board_rows(lines: Iterable[Board]) -> list[_Row]:
 
 
 def _ndcg(line: Board) -> float:
-    known = _number(line.metrics.get("ndcg_at_10"))
+    known = number(line.metrics.get("ndcg_at_10"))
     return -math.inf if known is None else known
 
 
 def _versions(line: Board) -> str:
     if not line.versions:
-        return line.name
+        return "" if line.name == line.role else line.name
     if len(line.versions) == 1:
         return f"{line.name} {line.versions[0]}"
     return f"{line.name} {line.versions[0]} to {line.versions[-1]}"
@@ -249,14 +257,9 @@ def _columns(*names: str) -> list[_Column]:
 
 
 def _cell(value: float | None, shown: Callable[[float | None], str], small: str = "") -> _Cell:
-    known = _number(value)
+    known = number(value)
     kept = "" if known is None else repr(known)
     return _Cell(shown(known), kept, "" if small == "-" else small)
-
-
-def _number(value: float | None) -> float | None:
-    """The value where it is a finite number."""
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _fixed(value: float | None) -> str:
@@ -282,15 +285,15 @@ def _p_value(value: float | None) -> str:
 
 
 def _interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
-    low, high = _number(low), _number(high)
+    low, high = number(low), number(high)
     if low is None or high is None:
         return "-"
     shown = _signed if signed else _fixed
     return f"[{shown(low)}, {shown(high)}]"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -49,9 +49,8 @@ def report_of(
 
 def _board(j: Judged, verdict: Verdict) -> Board:
     low, high = j.intervals.get("ndcg_at_10", (None, None))
-    versions = (
-        one.version for hour in verdict.found for one in hour.judged if one.role == j.role
-    )  # fmt: skip
+    served = (one.version for hour in verdict.found for one in hour.judged if one.role == j.role)
+    versions = () if j.role in BASELINES else served
     return Board(
         j.role, j.name, tuple(dict.fromkeys(versions)), j.label,
         {name: value for name, value in j.metrics.items() if number(value) is not None},
