@@ -185,13 +185,14 @@ class _Cut:
 
 
 def segment_lines(sums: Sequence[pa.Table], reference: str) -> list[SegmentLine]:
-    """The segments of all hours; dimensions in their order, values by name, positions by place.
+    """The segments of all hours; dimensions in their order, values by name, positions by place. A
+    dimension of a single value tells nothing apart and is left out.
 
     P-values are adjusted (Benjamini and Hochberg) over the segments of a role and label.
     """
     if not sums:
         return []
-    whole = _pooled(pa.concat_tables(sums))
+    whole = _told_apart(_pooled(pa.concat_tables(sums)))
     lines = [_line(row, reference) for row in _pooled(_rarest_as_one(whole)).to_pylist()]
     places = {one.name: place for place, one in enumerate(DIMENSIONS)}
 
@@ -206,6 +207,13 @@ def segment_lines(sums: Sequence[pa.Table], reference: str) -> list[SegmentLine]
 def _pooled(table: pa.Table) -> pa.Table:
     found = table.group_by(_KEYS).aggregate([(name, "sum") for name in _SUMS])
     return found.rename_columns([name.removesuffix("_sum") for name in found.column_names])
+
+
+def _told_apart(table: pa.Table) -> pa.Table:
+    """The rows of dimensions that have several values."""
+    counts = table.group_by("dimension").aggregate([("value", "count_distinct")])
+    several = counts.filter(pc.greater(counts["value_count_distinct"], 1))["dimension"]
+    return table.filter(pc.is_in(table["dimension"], value_set=several.combine_chunks()))
 
 
 def _rarest_as_one(table: pa.Table) -> pa.Table:

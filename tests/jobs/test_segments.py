@@ -120,6 +120,15 @@ def test_hours_add_up_and_the_rarest_values_are_one() -> None:
     assert new.difference.p_value >= paired_p_value(apart)
 
 
+def test_a_dimension_of_one_value_is_left_out() -> None:
+    world = World(4, 50)
+    place = world.rows.schema.get_field_index("user_lifecycle")
+    nobody = pa.nulls(world.rows.num_rows, pa.string())
+    world.rows = world.rows.set_column(place, "user_lifecycle", nobody)
+    found = {one.dimension for one in segment_lines([world.sums()], "champion")}
+    assert found == {dimension.name for dimension in DIMENSIONS} - {"lifecycle"}
+
+
 def test_p_values_are_adjusted_over_all_segments() -> None:
     world = World(7)
     lines = [one for one in segment_lines([world.sums()], "champion") if one.difference]
