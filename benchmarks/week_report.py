@@ -5,8 +5,8 @@
 Everything by Rankmill's own jobs: the week is ingested and its samples built; at the start of each
 business day (UTC+8) from the second on, LightGBM and MMOE are fitted on the day before and
 registered; then `evaluate` compares, hour by hour, the newest version of both with the trees of the
-first day, which nobody renewed, and with the newest trees on features an hour older. Takes some minutes. With a Chromium on the PATH the page is also
-photographed for the README.
+first day, which nobody renewed, and with the newest trees on features an hour older. Takes some
+minutes. With a Chromium on the PATH the page is also photographed for the README.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from jobs.support.contenders import BASELINES, POPULARITY, champions
 from jobs.support.evaluating import Span, checks, judged, readable_sizes
 from jobs.support.fencing import claim, one_at_a_time, run_token
 from jobs.support.judged_hours import HoursPlan, Loaded, Served, Serving
-from jobs.support.judging import judgeable
+from jobs.support.judging import GRADED, Judged, judgeable
 from jobs.support.logged_page import LoggedPage, log_page
 from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, plan_of
 from jobs.support.report_page import report_page
@@ -80,7 +80,7 @@ def evaluate(
     Args:
         page: write the report of the first hours here as well.
     """
-    watch = Stopwatch()
+    watch, labels = Stopwatch(), _labels(settings, every=evaluation == "offline")
     writer = claim(store, f"{JOB}:{evaluation}:{name}", [hour], token)
     chosen = plan_of(store, settings, name, hour)
     summary = Summary(JOB, [hour])
@@ -89,7 +89,7 @@ def evaluate(
     registry = Registry(settings.tracking())
     spans = _spans(settings, hour, evaluation, last)
     watch.lap("plan")
-    found = _found(store, settings, registry, chosen, spans, evaluation, watch)
+    found = _found(store, settings, registry, chosen, spans, labels, evaluation, watch)
     if not found:
         lags = tuple(span.lag for span in spans)
         return skipped(summary, f"no version of {name} is older than the hours {lags} h back")
@@ -130,7 +130,7 @@ def evaluate(
 
 def _found(
     store: Store, settings: Settings, registry: Registry, chosen: Plan, spans: Sequence[Span],
-    evaluation: str, watch: Stopwatch,
+    labels: Sequence[str], evaluation: str, watch: Stopwatch,
 ) -> list[_Found]:  # fmt: skip
     """Candidate, champions and baselines on each of ``spans`` that has a candidate."""
     found, loaded, offline = [], Loaded(registry), evaluation == "offline"
@@ -142,8 +142,8 @@ def _found(
         roles = {"candidate": candidate, **champions(store, registry, chosen.name, span.first)}
         serving, reference = _constant(roles, sizes)
         verdict, plan = judged(
-            store, settings, span, sizes, serving, loaded, _labels(settings, every=offline),
-            reference, watch, _say, candidate,
+            store, settings, span, sizes, serving, loaded, labels, reference, watch, _say,
+            candidate,
         )  # fmt: skip
         _tell(verdict)
         page = _page(store, span, verdict, plan, loaded, evaluation)
@@ -169,7 +169,7 @@ def compare(
     Raises:
         RefusedError: when no hour is served by all models, or none has samples.
     """
-    watch = Stopwatch()
+    watch, labels = Stopwatch(), _labels(settings, every=True)
     key = _key(models, span)
     writer = claim(store, f"{JOB}:{RANGE}:{key}", [span.first], token)
     registry = Registry(settings.tracking())
@@ -181,9 +181,9 @@ def compare(
     reference = models[1].text if len(models) > 1 else POPULARITY
     watch.lap("plan")
     loaded = Loaded(registry)
-    verdict, plan = judged(store, settings, span, served, serving, loaded,
-                           _labels(settings, every=True), reference, watch, _say,
-                           lag=lag)  # fmt: skip
+    verdict, plan = judged(
+        store, settings, span, served, serving, loaded, labels, reference, watch, _say, lag=lag
+    )
     _tell(verdict)
     rows, _ = table_rows(verdict, RANGE, span.first, span.cut)
     table = pa.Table.from_pylist(rows, schema=EVALUATIONS)
@@ -237,10 +237,21 @@ def _spans(settings: Settings, hour: str, evaluation: str, last: str | None) -> 
 
 
 def _labels(settings: Settings, every: bool) -> list[str]:
-    """Those that are judged, the main one first."""
-    wanted = settings.evaluation.labels
+    """Those that are judged, the main one first.
+
+    Raises:
+        SettingsError: for grades of a label that the source does not declare.
+    """
+    wanted, windows = settings.evaluation.labels, settings.open_source().windows
     names = dict.fromkeys((*wanted, *LABELS)) if every else wanted
-    return judgeable(tuple(names), settings.open_source().windows)
+    grades = tuple(settings.evaluation.grades)
+    absent = sorted(set(grades) - set(judgeable(grades, windows)))
+    if absent:
+        raise SettingsError(
+            f"configuration evaluation.grades names {absent}, which are no labels of 0 and 1 that "
+            f"source {settings.source_name} declares; leave them out"
+        )
+    return [*judgeable(tuple(names), windows), *([GRADED] if grades else [])]
 
 
 def _constant(roles: dict[str, Version], hours: Sequence[str]) -> tuple[Serving, str]:
@@ -301,9 +312,14 @@ def _tell(verdict: Verdict) -> None:
         low, high = j.intervals["ndcg_at_10"]
         _say(
             f"{j.label:10} {j.role:18} v{j.version:4} NDCG@10 {j.metrics['ndcg_at_10']:.4f} "
-            f"[{low:.4f}, {high:.4f}] AUC {j.metrics['auc']:.4f} "
-            f"GAUC {j.metrics['gauc']:.4f} ({j.metrics['groups']:.0f} groups)"
+            f"[{low:.4f}, {high:.4f}] {_aucs(j)}({j.metrics['groups']:.0f} groups)"
         )
+
+
+def _aucs(j: Judged) -> str:
+    if "auc" not in j.metrics:
+        return ""
+    return f"AUC {j.metrics['auc']:.4f} GAUC {j.metrics['gauc']:.4f} "
 
 
 def run(arguments: argparse.Namespace) -> Summary:

@@ -19,7 +19,7 @@ from jobs.support.behaviour import run_checks
 from jobs.support.contenders import baselines
 from jobs.support.deep_features import reading
 from jobs.support.judged_hours import HoursPlan, Loaded, Say, Serving, judged_hours
-from jobs.support.judging import pooled, pooled_sums
+from jobs.support.judging import GRADED, pooled, pooled_sums
 from jobs.support.report import CheckLine
 from jobs.support.segments import segment_columns, segment_lines
 from jobs.support.settings import Settings
@@ -89,8 +89,9 @@ def judged(
         RefusedError: for a version that has seen an hour, or hours without the sequences it reads.
         StoreError: when the older features are not published.
     """
-    source = settings.open_source()
-    recipe = _recipe(store, source, span, sizes, _read(serving, loaded), labels)
+    source, read = settings.open_source(), _read(serving, loaded)
+    known = dict.fromkeys((*(n for n in labels if n != GRADED), *settings.evaluation.grades))
+    recipe = _recipe(store, source, span, sizes, read, tuple(known))
     watch.lap("load_models")
     lateness = math.ceil(settings.ingest.allowed_lateness_hours)
     plan = HoursPlan(

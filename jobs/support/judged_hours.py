@@ -155,7 +155,7 @@ def judged_here(
         if plan.lag:
             present.append(lagged(present[0], store, recipe.time_zone, plan.lag))
         everyone = [*present, *baselines()]
-        rows = scored(of_hour, everyone, plan.labels, BESIDE)
+        rows = scored(of_hour, everyone, plan.labels, BESIDE, evaluation.grades)
         found = judge_hour(
             hour, rows, everyone, plan.labels, plan.reference, evaluation.resamples,
             evaluation.seed,

@@ -23,7 +23,9 @@ from models.metrics import (
     ExposureSums,
     calibration_sums,
     calibration_sums_curve,
+    evaluate_graded,
     evaluate_ranking,
+    exponential_gains,
     group_codes,
     grouped,
     ndcg_at_k,
@@ -33,6 +35,7 @@ from models.metrics import (
 
 __all__ = [
     "BESIDE",
+    "GRADED",
     "HourFound",
     "Judged",
     "Scored",
@@ -96,10 +99,14 @@ def judgeable(wanted: Sequence[str], windows: Mapping[str, int]) -> list[str]:
 
 def scored(
     batches: Iterable[pa.RecordBatch], contenders: Sequence[Contender], labels: Sequence[str],
-    beside: Sequence[str] | None = None,
+    beside: Sequence[str] | None = None, grades: Mapping[str, int] | None = None,
 ) -> Scored:  # fmt: skip
     """What every contender says of every row; of the rows themselves only one batch is held, and
-    the columns ``beside``."""
+    the columns ``beside``.
+
+    Args:
+        grades: by label, what ``GRADED`` is made of where it is among ``labels``.
+    """
     groups: list[pa.Array] = []
     kept: list[pa.RecordBatch] = []
     known: dict[str, list[Scores]] = {label: [] for label in labels}
@@ -112,8 +119,8 @@ def scored(
         if beside is not None:
             kept.append(batch.select(list(beside)))
         for label in labels:
-            column = batch[label_column(label)]
-            known[label].append(column.to_numpy(zero_copy_only=False).astype(np.float64))
+            found_labels = _grades(batch, grades or {}) if label == GRADED else _label(batch, label)
+            known[label].append(found_labels)
         for one in contenders:
             for label, scores in one.score(table, labels).items():
                 found[one.role, label].append(scores)
@@ -126,22 +133,43 @@ def scored(
     )
 
 
+def _label(batch: pa.RecordBatch, name: str) -> Scores:
+    """A label's values, NaN where it is not known yet."""
+    values = batch[label_column(name)].to_numpy(zero_copy_only=False)
+    return values.astype(np.float64)
+
+
+def _grades(batch: pa.RecordBatch, grades: Mapping[str, int]) -> Scores:
+    """The highest grade of the labels that a row has; NaN while any of them is not known."""
+    lifted = [
+        np.where(np.isnan(values), np.nan, grade * (values > 0))
+        for name, grade in grades.items()
+        for values in [_label(batch, name)]
+    ]
+    return np.maximum.reduce(lifted)
+
+
 def judge(contender: Contender, rows: Scored, label: str, resamples: int, seed: int) -> Judged:
     """Metrics of one contender on the mature groups of ``rows``; NDCG@10 with its interval.
 
     A group counts only when all of its labels are mature.
     """
-    mature = rows.mature(label)
-    labels = (rows.labels[label][mature] > 0).astype(np.float64)
+    mature, graded = rows.mature(label), label == GRADED
+    labels = rows.labels[label][mature]
+    if not graded:
+        labels = (labels > 0).astype(np.float64)
     if not len(labels):
         return Judged(contender.role, contender.name, contender.version, contender.data_hour, label,
                       {"rows": 0.0, "groups": 0.0}, {}, np.zeros(0, np.str_), np.zeros(0),
                       rows.rows)  # fmt: skip
     scores = rows.scores[contender.role, label][mature]
     groups = rows.groups.filter(pa.array(mature))
-    probable = contender.tells(label)
-    metrics = evaluate_ranking(labels, scores, groups, probabilities=probable)
-    per_group = ndcg_at_k(labels, scores, groups, 10)
+    if graded:
+        metrics = evaluate_graded(labels, scores, groups)
+    else:
+        metrics = evaluate_ranking(labels, scores, groups, probabilities=contender.tells(label))
+    gains = exponential_gains(int(labels.max())) if graded else None
+    per_group = ndcg_at_k(labels, scores, groups, 10, gains)
     counted = ~np.isnan(per_group.values)
     ndcg = per_group.values[counted]
     interval = paired_bootstrap(ndcg, seed, resamples)
@@ -171,6 +199,8 @@ class HourFound:
     exposure: Mapping[tuple[str, str], ExposureSums] = field(default_factory=dict)
 
 
+GRADED: Final = "graded"
+"""The label that is the highest of several labels' grades; it has NDCG with exponential gains."""
 BESIDE: Final = tuple(dict.fromkeys((*segment_columns(), "target_id", "room_id", "position")))
 """Columns of samples that are kept beside the scores of an hour."""
 _FIRST: Final = 1
@@ -191,7 +221,7 @@ def judge_hour(
     segments, told = [], {}
     for label in labels:
         mature = rows.mature(label)
-        if not mature.any():
+        if label == GRADED or not mature.any():
             continue
         known = (rows.labels[label][mature] > 0).astype(np.float64)
         scores = {c.role: rows.scores[c.role, label][mature] for c in contenders}

@@ -85,6 +85,8 @@ class EvaluationSettings:
 
     Attributes:
         labels: judged labels; the first is the main one, by which models are promoted.
+        grades: by label the grade, from 1, of a row that has it; the highest counts. With any,
+            NDCG of the grades is told as label ``graded``.
         resamples: bootstrap resamples behind an interval.
         seed: of the bootstrap.
         lag_hours: how many hours back the offline evaluation of H looks, for the actions that are
@@ -94,10 +96,16 @@ class EvaluationSettings:
     """
 
     labels: tuple[str, ...] = ("click", "long_view")
+    grades: Mapping[str, int] = field(default_factory=dict)
     resamples: int = 1000
     seed: int = 7
     lag_hours: tuple[int, ...] = (1, 24)
     spark_rows: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        wrong = {n: g for n, g in self.grades.items() if not (isinstance(g, int) and 1 <= g <= 30)}
+        if wrong:
+            raise ValueError(f"grades {wrong} must be whole numbers from 1 to 30")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ from models.metrics.ranking import (
     precision_at_ks,
     recall_at_ks,
 )
-from models.metrics.report import evaluate_ranking, pooled_report
+from models.metrics.report import evaluate_graded, evaluate_ranking, pooled_report
 
 __all__ = [
     "CalibrationCurve",
@@ -72,6 +72,7 @@ __all__ = [
     "calibration_sums",
     "calibration_sums_curve",
     "coverage",
+    "evaluate_graded",
     "evaluate_ranking",
     "expected_calibration_error",
     "exponential_gains",

@@ -8,16 +8,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.metrics.groups import Column, Groups, binary, checked_rows, grouped
+from models.metrics.groups import Column, Groups, GroupValues, binary, checked_rows, grouped
 from models.metrics.probabilities import (
     auc,
     expected_calibration_error,
     log_loss,
     normalised_entropy,
 )
-from models.metrics.ranking import gauc, map_at_ks, mrr_at_ks, ndcg_at_ks, recall_at_ks
+from models.metrics.ranking import (
+    exponential_gains,
+    gauc,
+    map_at_ks,
+    mrr_at_ks,
+    ndcg_at_ks,
+    recall_at_ks,
+)
 
-__all__ = ["evaluate_ranking", "pooled_report"]
+__all__ = ["evaluate_graded", "evaluate_ranking", "pooled_report"]
 
 _SUMS = ("rows", "rows_counted", "positives", "groups", "groups_excluded")
 _OF_GROUPS = ("ndcg", "map", "mrr", "recall")
@@ -52,12 +59,31 @@ def evaluate_ranking(
         report["log_loss"] = log_loss(y, s)
         report["normalised_entropy"] = normalised_entropy(y, s)
         report["expected_calibration_error"] = expected_calibration_error(y, s)
-    report["rows"] = float(len(y))
-    report["positives"] = float(y.sum())
-    report["groups"] = float(len(by.ids) - ndcg.undefined)
-    report["groups_excluded"] = float(ndcg.undefined)
-    report["rows_counted"] = float(by.sizes[~np.isnan(ndcg.values[:, 0])].sum())
-    return report
+    return {**report, "positives": float(y.sum()), **_counts(ndcg)}
+
+
+def evaluate_graded(
+    grades: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    groups: Column | Groups,
+    ks: Sequence[int] = (1, 3, 5, 10),
+) -> dict[str, float]:
+    """NDCG of whole-number ``grades`` from 0 with gains 2 ** g - 1 (:func:`exponential_gains`),
+    means over the groups whose grades are not all equal; keys as of :func:`evaluate_ranking`."""
+    y, s = checked_rows(grades, scores, groups)
+    gains = exponential_gains(int(y.max()) if len(y) else 0)
+    ndcg = ndcg_at_ks(y, s, grouped(groups), ks, gains)
+    means = zip(ks, ndcg.means(), strict=True)
+    return {**{f"ndcg_at_{k}": float(mean) for k, mean in means}, **_counts(ndcg)}
+
+
+def _counts(ndcg: GroupValues) -> dict[str, float]:
+    return {
+        "rows": float(ndcg.sizes.sum()),
+        "groups": float(len(ndcg.groups) - ndcg.undefined),
+        "groups_excluded": float(ndcg.undefined),
+        "rows_counted": float(ndcg.sizes[~np.isnan(ndcg.values[:, 0])].sum()),
+    }
 
 
 def pooled_report(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

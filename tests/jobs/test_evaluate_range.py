@@ -28,9 +28,9 @@ def clicked(number: int) -> bool:
 
 
 def configure(project: Project, **evaluation: Any) -> None:
+    judging = {"labels": ["click"], "resamples": 50, "grades": {"click": 1}, **evaluation}
     project.configure(
-        train={"gbdt": QUICK}, evaluation={"labels": ["click"], "resamples": 50, **evaluation},
-        promotion={"min_groups": 1},
+        train={"gbdt": QUICK}, evaluation=judging, promotion={"min_groups": 1}
     )  # fmt: skip
 
 
@@ -94,6 +94,8 @@ def test_every_hour_is_served_by_a_version_that_had_not_seen_it(
         rows, role=NAME, segment="all", metric=f"ndcg_at_10_minus_{NAME}/1", label="click"
     )
     assert apart["low"] <= apart["value"] <= apart["high"]
+    graded = value(rows, role=NAME, segment="all", metric="ndcg_at_10", label="graded")
+    assert graded["value"] == pytest.approx(whole["value"]), "one grade has the gains of clicks"
     host_free = [row["metric"] for row in rows if row["role"] == NAME and row["label"] == "click"]
     assert {"target_gini", "target_coverage", "target_popularity_lift"} <= set(host_free)
     assert "host_gini" not in host_free, "no row has a room"
@@ -136,6 +138,15 @@ def test_hours_that_a_model_cannot_serve_are_left_out_for_all(days: Project) -> 
 def test_models_of_another_form_are_refused(models: str) -> None:
     with pytest.raises(ValueError, match=r"NAME/3|twice"):
         asked(models)
+
+
+def test_grades_of_a_label_that_is_none_are_refused(project: Project) -> None:
+    configure(project, grades={"stay": 1})
+    result = compare(project)
+    assert result.code == 2
+    assert "evaluation.grades names ['stay']" in result.summary["message"]
+    configure(project, grades={"click": 0})
+    assert "whole numbers from 1 to 30" in compare(project).summary["message"]
 
 
 def test_a_cut_inside_the_hours_is_refused(project: Project) -> None:
