@@ -67,11 +67,16 @@ def contender(registry: Registry, role: str, version: Version, hour: str) -> Con
 
     Raises:
         RefusedError: when the version was fitted on ``hour`` or later: nothing scores a model on an
-            hour that it has seen.
+            hour that it has seen; and for what is no ranker.
     """
     number = str(version.version)
     data_hour = _unseen(version.name, number, version.tags["data_hour"], hour)
     model = registry.load(version.name, version.version).model
+    if not isinstance(model, Ranker):
+        raise RefusedError(
+            f"{version.name} version {number} is no ranker, but {type(model).__name__}; name a "
+            "model that scores impressions"
+        )
     return Contender(role, version.name, number, data_hour, _model_scores(model),
                      model.spec.columns, model.spec, model.probabilities)  # fmt: skip
 

@@ -150,17 +150,23 @@ def judged_here(
         else training_batches(store, recipe, _ROWS)
     )
     evaluation = plan.settings.evaluation
-    for hour, of_hour in groupby(batches, key=_hour_of):
+    by_hour = groupby(batches, key=_hour_of)
+    there = next(by_hour, None)
+    for hour in hours:
         present = [loaded.of(served, hour) for served in plan.serving[hour]]
         if plan.lag:
             present.append(lagged(present[0], store, recipe.time_zone, plan.lag))
         everyone = [*present, *baselines()]
+        mine = there is not None and there[0] == hour  # an hour without rows has no batch
+        of_hour = there[1] if mine and there is not None else ()
         rows = scored(of_hour, everyone, plan.labels, BESIDE, evaluation.grades)
         found = judge_hour(
             hour, rows, everyone, plan.labels, plan.reference, evaluation.resamples,
             evaluation.seed,
         )  # fmt: skip
         yield found if plan.groups else _without_groups(found)
+        if mine:
+            there = next(by_hour, None)
 
 
 def _hour_of(batch: pa.RecordBatch) -> str:

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 
 from feature_store import hours as hr
+from feature_store.tables import HourWriter, Staged, Writer
 from jobs.support.serving import asked
 from tests.jobs.conftest import HOUR, Project
-from tests.jobs.gbdt_day import HOURS, NAME, QUICK, ROWS, fill, fill_clicks, samples
+from tests.jobs.gbdt_day import EMPTY_HOUR, HOURS, NAME, QUICK, ROWS, fill, fill_clicks, samples
 
 # MLflow's own tables, under SQLAlchemy 2.1; only where the store is a database and no server.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
 LATER = [HOUR, hr.add(HOUR, 1), hr.add(HOUR, 2)]
 EVERY = (*HOURS, *LATER)
+AFTER = hr.add(HOUR, 3)
 
 
 def clicked(number: int) -> bool:
@@ -104,6 +106,22 @@ def test_every_hour_is_served_by_a_version_that_had_not_seen_it(
     for shown in (f"{NAME}/1", "permuted features", "feature columns read", LATER[-1]):
         assert shown in text
     assert result.summary["mlflow_run_url"] is None or "runs" in result.summary["mlflow_run_url"]
+
+
+def test_hours_without_rows_are_judged_as_such(days: Project) -> None:
+    nothing = days.run("evaluate", "--hour", EMPTY_HOUR, "--models", f"{NAME}/1")
+    assert nothing.code == 3, "version 1 has seen it"
+    store = days.store()
+    store.ledger.take_fence("build_samples", [AFTER], "test")
+    staged = Staged("samples")
+    HourWriter(store, "samples", AFTER).close(staged)
+    store.commit(staged, Writer("build_samples", "test"))
+    store.close()
+    alone = days.run("evaluate", "--hour", AFTER, "--models", NAME)
+    assert (alone.code, alone.summary["rows_in"]) == (0, 0), alone.err
+    both = days.run("evaluate", "--from-hour", LATER[1], "--to-hour", AFTER, "--models", NAME)
+    assert (both.code, both.summary["rows_in"]) == (0, 2 * ROWS), both.err
+    assert f"{AFTER}: 0 rows judged, 3 of 3 hours" in both.out
 
 
 def test_a_report_shows_the_hours_before_it(days: Project, tmp_path: Path) -> None:
