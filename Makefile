@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop status test e2e faults lint format catalog clean bench-eval bench-coverage
+.PHONY: help setup doctor run start stop status test e2e faults lint format catalog clean bench-eval bench-coverage
 
 PYTHON ?=
 SOURCE ?= simulator
@@ -8,6 +8,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 # Any Python can say what is missing; local/setup.py itself looks for the 3.11 that is needed.
 ANY_PYTHON = $(shell for p in "$(PYTHON)" python3.11 python3 python; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
+NEED_PYTHON = if [ -z "$(ANY_PYTHON)" ]; then echo "Python 3.11 is needed and no Python was found. Install it (Debian, Ubuntu: apt-get install python3.11 python3.11-venv), or say where it is: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; fi
 STACK = $(BIN)/python -m local
 CHOICE = --source $(SOURCE) $(if $(DATA),--data $(DATA))
 
@@ -21,8 +22,12 @@ help: ## Show this list
 	@echo "Choices: SOURCE=simulator|kuairand|taobao|open_bandit|... (conf/NAME.yaml)  DATA=folder  PYTHON=python3.11  JAVA_HOME=jdk-17  WORKERS=2"
 
 setup: ## Create or reuse .venv from requirements.txt
-	@if [ -z "$(ANY_PYTHON)" ]; then echo "Python 3.11 is needed and no Python was found. Install it (Debian, Ubuntu: apt-get install python3.11 python3.11-venv), or say where it is: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; fi
-	@"$(ANY_PYTHON)" local/setup.py $(if $(PYTHON),--python "$(PYTHON)")
+	@$(NEED_PYTHON)
+	@"$(ANY_PYTHON)" -m local.setup $(if $(PYTHON),--python "$(PYTHON)")
+
+doctor: ## Check Java, memory, disk, ports, versions and settings, and say what to do; before or after setup
+	@$(NEED_PYTHON)
+	@"$(ANY_PYTHON)" -m local.doctor $(if $(PYTHON),--python "$(PYTHON)") $(ARGS)
 
 run: setup ## Run everything: data, bootstrap, three hours on Airflow, the table; serves until Ctrl-C
 	@$(STACK) run $(CHOICE)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 __all__ = [
     "MARK",
@@ -34,8 +35,9 @@ MARK = "RANKMILL_STACK"
 
 PROC = Path("/proc")
 
-Ticks = dict[int, int | None]
-"""{process id: the tick at which it started}."""
+if TYPE_CHECKING:  # `make doctor` comes here on Pythons that cannot evaluate it
+    Ticks = dict[int, int | None]
+    """{process id: the tick at which it started}."""
 
 
 @dataclass(frozen=True)

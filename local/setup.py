@@ -18,14 +18,20 @@ import sys
 import time
 from pathlib import Path
 
+from local.machine import FAIL, Machine, room_for_environment
+
 __all__ = [
+    "MARKER",
+    "NATIVE_HINT",
     "SetupError",
+    "answer",
     "find_java",
     "find_python",
     "fingerprint",
     "index_settings",
     "main",
     "prepare",
+    "ready",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +42,7 @@ MARKER = ".rankmill-installing"
 PROBE = "import sys; print('%d.%d' % sys.version_info[:2])"
 # One import for each wheel that brings a native library which a bare system may lack a part of.
 NATIVE = "import lightgbm, numpy, pyarrow, psycopg2, psycopg, pyspark, numba"
+NATIVE_HINT = "LightGBM needs the system's libgomp.so.1: apt-get install libgomp1"
 
 
 class SetupError(Exception):
@@ -252,22 +259,35 @@ def check_native(venv: Path) -> None:
     last = lines[-1] if lines else f"exit status {done.returncode}"
     hint = ""
     if "libgomp" in last:
-        hint = "\nLightGBM needs the system's libgomp.so.1: apt-get install libgomp1"
+        hint = f"\n{NATIVE_HINT}"
     raise SetupError(f"The installed packages do not load: {last}{hint}")
 
 
+def ready(root: Path) -> bool:
+    """Whether ``root/.venv`` holds, whole, what ``requirements.txt`` asks for now."""
+    stamp = root / ".venv" / STAMP
+    whole = stamp.exists() and not (root / ".venv" / MARKER).exists()
+    return whole and stamp.read_text() == fingerprint(root)
+
+
 def prepare(root: Path, wanted_python: str | None) -> None:
-    """Bring ``root/.venv`` to the state that ``requirements.txt`` asks for."""
+    """Bring ``root/.venv`` to the state that ``requirements.txt`` asks for.
+
+    Raises:
+        SetupError: no Python, no room, or packages that cannot be installed or loaded.
+    """
     venv = root / ".venv"
     stamp = venv / STAMP
     mark = fingerprint(root)
-    inside = venv / "bin" / "python"
-    if stamp.exists() and stamp.read_text() == mark and not (venv / MARKER).exists():
-        if (answer([str(inside), "-c", PROBE]) or "").strip() == "3.11":
+    if ready(root):
+        if (answer([str(venv / "bin" / "python"), "-c", PROBE]) or "").strip() == "3.11":
             return
         shutil.rmtree(venv)
     started = time.monotonic()
     python = find_python(wanted_python)
+    room = room_for_environment(Machine(root=root))
+    if room.level == FAIL:
+        raise SetupError(room.sentence)
     make_environment(python, venv)
     (venv / MARKER).touch()
     stamp.unlink(missing_ok=True)

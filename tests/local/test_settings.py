@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local.preflight import available_memory
+from local.machine import available_memory
 from local.record import Record, data_fingerprint, holder, only_one, watched_hours
 from local.settings import environment, write_spark_settings
 from local.stack import LocalError, Ports, Stack, choose_ports, open_stack

@@ -118,6 +118,18 @@ def test_a_ready_environment_is_reused_without_a_word(
     assert capsys.readouterr().out == ""
 
 
+def test_make_finds_set_up_and_its_helpers(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "local", tmp_path / "local")
+    for name in ("requirements.txt", "pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv" / setup.STAMP).write_text(setup.fingerprint(tmp_path))
+    make = ["/usr/bin/env", "make", "-s", "setup"]
+    done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_requirements_are_pinned_and_portable() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert "torch==2.13.0" in lines
@@ -131,5 +143,12 @@ def test_requirements_are_pinned_and_portable() -> None:
 def test_makefile_says_which_targets_there_are() -> None:
     done = subprocess.run(["/usr/bin/env", "make", "-s"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    for target in ("make run", "make test", "make lint", "make clean", "make bench-%"):
+    for target in (
+        "make doctor",
+        "make run",
+        "make test",
+        "make lint",
+        "make clean",
+        "make bench-%",
+    ):
         assert target in done.stdout
