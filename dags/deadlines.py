@@ -5,6 +5,10 @@ an hour that is made up for days later is not late by that. Airflow runs the cal
 scheduler's executor (a triggerer, which an ``AsyncCallback`` would need, is not started here) and
 keeps what it says in ``executor_callbacks/DAG/RUN/`` of its log folder; the run's page shows the
 deadline as missed. How late the data is, alert rules on the jobs' metrics say.
+
+``DAG.test()`` and ``airflow dags test`` of Airflow 3.3 cannot end a successful run of a DAG that
+has a deadline: they look the alert up by an id that only the scheduler's copy of the DAG has. All
+tasks have run by then.
 """
 
 from __future__ import annotations

@@ -19,12 +19,14 @@ from airflow.jobs.job import Job
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.callback import ExecutorCallback
 from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
 from airflow.models.dagrun import DagRun
 from airflow.models.deadline import Deadline
+from airflow.models.deadline_alert import DeadlineAlert as DeadlineAlertRow
 from airflow.sdk import DAG, DeadlineAlert
 from airflow.sdk.execution_time.callback_supervisor import execute_callback
 from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState
+from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select
 
 from dags.deadlines import RUNBOOK, say_late
@@ -113,10 +115,28 @@ def test_a_run_that_is_done_in_time_has_none_left(scheduler: SchedulerJobRunner)
     queue(scheduler, "hourly_gbdt")
     with create_session() as session:
         run = session.scalars(select(DagRun).where(DagRun.dag_id == "hourly_gbdt")).one()
-        run.set_state(DagRunState.SUCCESS)
-        session.flush()
-        Deadline.prune_deadlines(session=session, conditions={DagRun.id: run.id})
+        run.dag = scheduler.scheduler_dag_bag.get_dag_for_run(dag_run=run, session=session)
+        run.verify_integrity(dag_version_id=run.created_dag_version_id, session=session)
+        for task in run.get_task_instances(session=session):
+            task.set_state(TaskInstanceState.SUCCESS, session=session)
+        run.state = DagRunState.RUNNING
+        run.update_state(session=session)
+        assert run.state == DagRunState.SUCCESS
     assert deadlines("hourly_gbdt") == []
+
+
+@pytest.mark.parametrize("dag_id", ALERTS)
+def test_parsing_again_makes_no_version_of_the_dag(
+    scheduler: SchedulerJobRunner, dag_id: str
+) -> None:
+    queue(scheduler, dag_id)
+    versions = select(DagVersion.id).where(DagVersion.dag_id == dag_id)
+    alerts_known = select(DeadlineAlertRow.id)
+    with create_session() as session:
+        before = session.scalars(versions).all(), session.scalars(alerts_known).all()
+    listen(tuple(ALERTS))
+    with create_session() as session:
+        assert (session.scalars(versions).all(), session.scalars(alerts_known).all()) == before
 
 
 @pytest.mark.parametrize(

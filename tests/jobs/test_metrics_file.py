@@ -270,7 +270,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     before = (folder / "rankmill_ingest_events.prom").read_text()
 
     def full(draft: Path, *_: object, **__: object) -> None:
-        draft.touch()
+        draft.write_bytes(b"half a fi")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
