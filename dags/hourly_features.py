@@ -21,6 +21,9 @@ and *Downstream*: the hours run again in order.
 hours, by the gates of `conf/gates.yaml`. Its button *MLflow run* shows them, also when it refused
 the hour. When that hour is right all the same, trigger this DAG for that `hour` with a reason in
 `accept`, then clear the runs after.
+
+A run that is not done 30 minutes after it was queued has missed its deadline: see
+`docs/runbook.md`, which has a section for every alert.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, chain
 
+from dags.deadlines import late
 from dags.tasks import (
     DEFAULT_ARGS,
     emit_hour,
@@ -84,6 +88,7 @@ with DAG(
     # one, cleared, could never start.
     max_active_runs=1,
     dagrun_timeout=dt.timedelta(hours=3),
+    deadline=late(dt.timedelta(minutes=30), "RankmillHourLate"),
     default_args=DEFAULT_ARGS,
     params={**run_params(), "accept": ACCEPT},
     tags=["rankmill", "hourly", "features"],

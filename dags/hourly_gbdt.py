@@ -13,6 +13,9 @@ the alias `champion` when it is not worse.
 A failed run changes no alias and does not block the next hour. With fewer than 24 complete hours
 every task succeeds and says `skipped`. To train one hour again, trigger with `hour`: the version is
 found again by its `run_key`, not made twice.
+
+A run that is not done 30 minutes after it was queued has missed its deadline: see
+`docs/runbook.md`, which has a section for every alert.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, chain
 
+from dags.deadlines import late
 from dags.tasks import DEFAULT_ARGS, hour_ready, job_task, on_every_hour, run_params
 
 MODEL = ["--name", "gbdt_ranker"]
@@ -39,6 +43,7 @@ with DAG(
     schedule=on_every_hour(hour_ready),
     max_active_runs=1,
     dagrun_timeout=dt.timedelta(hours=2),
+    deadline=late(dt.timedelta(minutes=30), "RankmillTreesLate"),
     default_args=DEFAULT_ARGS,
     params=run_params(),
     tags=["rankmill", "hourly", "model"],

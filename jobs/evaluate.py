@@ -24,6 +24,7 @@ from jobs.support.fencing import claim, one_at_a_time, run_token
 from jobs.support.judged_hours import HoursPlan, Loaded, Served, Serving
 from jobs.support.judging import GRADED, Judged, judgeable
 from jobs.support.logged_page import LoggedPage, log_page
+from jobs.support.metrics_file import CHAMPION, NDCG, champion_of
 from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, plan_of
 from jobs.support.report_page import report_page
 from jobs.support.reporting import history_lines, report_of
@@ -55,6 +56,7 @@ class _Found:
     span: Span
     verdict: Verdict
     version: Version
+    champion: Version | None
     page: str
     stem: str
 
@@ -103,7 +105,9 @@ def evaluate(
     summary.report_url = artefact_url(
         summary.mlflow_run_url, f"{EVALUATION_FOLDER}/{first.stem}.html"
     )
-    summary.details = {**_headline(first.verdict), STEPS: watch.seconds}
+    champion = first.champion
+    known = None if champion is None else champion_of(champion.version, champion.tags)
+    summary.details = {**_headline(first.verdict), CHAMPION: known, STEPS: watch.seconds}
     words = ", ".join(one.span.words for one in found)
     summary.message = f"judged {words}, cut {first.span.cut}"
     _write(page, first.page)
@@ -148,7 +152,7 @@ def _found(
         _tell(verdict)
         page = _page(store, span, verdict, plan, loaded, evaluation)
         stem = f"{_prefix(span, evaluation)}-{span.first}"
-        found.append(_Found(span, verdict, candidate, page, stem))
+        found.append(_Found(span, verdict, candidate, roles.get("champion"), page, stem))
         watch.lap("report")
     return found
 
@@ -262,7 +266,12 @@ def _constant(roles: dict[str, Version], hours: Sequence[str]) -> tuple[Serving,
 
 
 def _headline(verdict: Verdict) -> dict[str, Any]:
-    return {f"{j.role}_{j.label}": j.metrics.get("ndcg_at_10") for j in verdict.judged}
+    """NDCG@10 of every role: by role and label, and in one word each."""
+    found: dict[str, dict[str, float | None]] = {}
+    for j in verdict.judged:
+        found.setdefault(j.role, {})[j.label] = j.metrics.get("ndcg_at_10")
+    words = {f"{role}_{label}": v for role, by in found.items() for label, v in by.items()}
+    return {**words, NDCG: found}
 
 
 def _page(

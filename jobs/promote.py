@@ -21,6 +21,8 @@ from jobs.support import promotions
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.embeddings import embedding_before, is_embedding
 from jobs.support.fencing import claim, run_token
+from jobs.support.metrics_file import CHAMPION as TOLD
+from jobs.support.metrics_file import champion_of
 from jobs.support.plans import DEFAULT_NAME, find_candidate, is_daily, plan_of
 from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
@@ -244,13 +246,22 @@ def promote(
         known = promotions.decision(store, name, hour, str(candidate.version))
         made = known or _decided(store, registry, settings, candidate, hour, dry, evaluation, watch)
         watch.lap("move")
-    summary.details = {STEPS: watch.seconds}
+    summary.details = {STEPS: watch.seconds, TOLD: _serving(store, registry, name)}
     summary.status = "promoted" if made["action"] == "promote" else "kept"
     summary.message = f"{name} version {candidate.version}: {made['reason']}"
     if dry:
         summary.status = "dry-run"
     progress(JOB, f"{summary.status}: {summary.message}")
     return summary
+
+
+def _serving(store: Store, registry: Registry, name: str) -> dict[str, Any] | None:
+    """Who serves now, and since when."""
+    champion = registry.alias(name, CHAMPION)
+    if champion is None:
+        return None
+    since = promotions.serving_since(store, name)
+    return champion_of(champion.version, champion.tags, since)
 
 
 def _decided(
@@ -307,9 +318,11 @@ def rollback(store: Store, settings: Settings, name: str, hour: str, token: str)
         }
         promotions.append(store, row, "intent")
         _finish(store, registry, row)
-    message = f"{name} version {back} serves again"
-    progress(JOB, message)
-    return Summary(JOB, [hour], "promoted", model={"name": name, "version": back}, message=message)
+    summary = Summary(JOB, [hour], "promoted", model={"name": name, "version": back})
+    summary.message = f"{name} version {back} serves again"
+    summary.details = {TOLD: _serving(store, registry, name)}
+    progress(JOB, summary.message)
+    return summary
 
 
 def _show_history(store: Store, name: str) -> Summary:

@@ -131,6 +131,8 @@ def job_settings(stack: Stack, ports: Ports) -> dict[str, str]:
     result.update(without_proxy())
     if stack.data_folder:
         result["RANKMILL_DATA"] = str(stack.data_folder)
+    if metrics := os.environ.get("RANKMILL_METRICS"):  # services run in another folder
+        result["RANKMILL_METRICS"] = str(Path(metrics).expanduser().resolve())
     return result
 
 

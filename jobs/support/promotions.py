@@ -15,7 +15,7 @@ from feature_store.tables import Store
 
 __all__ = [
     "ALIASES", "append", "champion_before", "decision", "history", "last_move", "of_record",
-    "unfinished",
+    "serving_since", "unfinished",
 ]  # fmt: skip
 
 ALIASES: Final = ("alias",)
@@ -44,6 +44,13 @@ def last_move(store: Store, name: str) -> dict[str, Any] | None:
     """The last decision by which one champion took the place of another: what a rollback undoes."""
     done = [row for row in history(store, name) if row["stage"] == "done"]
     moves = [row for row in done if row["action"] != "keep" and row["previous"] is not None]
+    return moves[-1] if moves else None
+
+
+def serving_since(store: Store, name: str) -> dt.datetime | None:
+    """When the present champion of ``name`` was promoted, or rolled back to; None without one."""
+    done = [row for row in history(store, name) if row["stage"] == "done"]
+    moves: list[dt.datetime] = [row["decided_at"] for row in done if row["action"] != "keep"]
     return moves[-1] if moves else None
 
 

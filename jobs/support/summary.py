@@ -16,6 +16,7 @@ from feature_store.ingestion import RowsRefusedError
 from feature_store.ledger import FencedOutError, LedgerError
 from feature_store.sources.base import SourceError
 from jobs.support.fencing import end_with_parent
+from jobs.support.metrics_file import Ended, write_metrics
 from jobs.support.settings import SettingsError
 
 __all__ = ["RefusedError", "Summary", "main_of", "progress", "skipped"]
@@ -86,36 +87,50 @@ def main_of(
     run: Callable[[argparse.Namespace], Summary],
     argv: Sequence[str] | None,
 ) -> int:
-    """Parse, run, print the summary; returns the exit status.
+    """Parse, run, leave the metrics, print the summary; returns the exit status.
 
     0 done, 1 failed, 2 bad arguments or configuration, 3 refused by a gate or by bad input.
     """
-    started = time.monotonic()
+    started, began = time.monotonic(), time.time()
     arguments = parser.parse_args(argv)
     if argv is None:  # a process of its own, not a call from a test or another job
         end_with_parent()
-    try:
-        summary = run(arguments)
-    except SettingsError as error:
-        return _end(job, started, BAD_ARGUMENTS, "bad arguments", error)
-    except (RefusedError, RowsRefusedError, SourceError) as error:
-        return _end(job, started, REFUSED, "refused", error)
-    except (FencedOutError, LedgerError) as error:
-        return _end(job, started, FAILED, "failed", error)
-    except Exception as error:
-        traceback.print_exc()
-        return _end(job, started, FAILED, "failed", error)
+    summary, code = _outcome(job, run, arguments)
     summary.seconds = round(time.monotonic() - started, 2)
-    print(summary.line(), flush=True)
-    return DONE
-
-
-def _end(job: str, started: float, code: int, status: str, error: Exception) -> int:
-    message = f"{error}" if f"{error}" else type(error).__name__
-    print(f"[{job}] {status}: {message}", file=sys.stderr, flush=True)
-    seconds = round(time.monotonic() - started, 2)
-    known = error.summary if isinstance(error, RefusedError) else None
-    summary = known or Summary(job)
-    summary.status, summary.seconds, summary.message = status, seconds, message
+    _leave_metrics(Ended(summary, arguments, code, began, time.time()))
     print(summary.line(), flush=True)
     return code
+
+
+def _outcome(
+    job: str, run: Callable[[argparse.Namespace], Summary], arguments: argparse.Namespace
+) -> tuple[Summary, int]:
+    """What ``run`` came to, and its exit status."""
+    try:
+        return run(arguments), DONE
+    except SettingsError as error:
+        return _ended(job, "bad arguments", error), BAD_ARGUMENTS
+    except (RefusedError, RowsRefusedError, SourceError) as error:
+        return _ended(job, "refused", error), REFUSED
+    except (FencedOutError, LedgerError) as error:
+        return _ended(job, "failed", error), FAILED
+    except Exception as error:
+        traceback.print_exc()
+        return _ended(job, "failed", error), FAILED
+
+
+def _ended(job: str, status: str, error: Exception) -> Summary:
+    message = f"{error}" if f"{error}" else type(error).__name__
+    print(f"[{job}] {status}: {message}", file=sys.stderr, flush=True)
+    known = error.summary if isinstance(error, RefusedError) else None
+    summary = known or Summary(job)
+    summary.status, summary.message = status, message
+    return summary
+
+
+def _leave_metrics(ended: Ended) -> None:
+    try:
+        write_metrics(ended)
+    except Exception as error:  # what the job did is done, whether or not anybody can watch it
+        said = f"[{ended.summary.job}] metrics not written: {type(error).__name__}: {error}"
+        print(said, file=sys.stderr, flush=True)

@@ -35,6 +35,7 @@ with warnings.catch_warnings():
     import airflow.api_fastapi.app
     import airflow.providers.apache.spark.operators.spark_submit  # noqa: F401
     from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import DAG
     from airflow.utils.db import initdb
 
 
@@ -71,6 +72,13 @@ def database() -> Path:
 def dag_bag(database: Path) -> DagBag:  # noqa: ARG001
     """Every DAG of the repository."""
     return DagBag(REPOSITORY / "dags")
+
+
+def without_deadline(dag: DAG) -> DAG:
+    """``dag`` for `DAG.test`, which in Airflow 3.3 cannot end a successful run that has a deadline:
+    it looks the alert up by an id that only the scheduler's copy of the DAG has."""
+    dag.deadline = None
+    return dag
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The daily DAGs in Airflow's database, events of their asset, and rounds of the scheduler."""
+"""DAGs in Airflow's database, events of their assets, and rounds of the scheduler."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ DAILY = ("daily_graph_embedding", "daily_pretraining")
 BUNDLE = "tests"
 
 
-def listen() -> None:
-    """Write the DAGs to the database, as the processor does; let the daily ones run."""
+def listen(dags: Sequence[str] = DAILY) -> None:
+    """Write the DAGs to the database, as the processor does; let ``dags`` run."""
     bag = DagBag(REPOSITORY / "dags")
     assert bag.import_errors == {}
     with create_session() as session:
         if session.get(DagBundleModel, BUNDLE) is None:
             session.add(DagBundleModel(name=BUNDLE))
     sync_bag_to_db(bag, BUNDLE, None)
-    pause(False)
+    pause(False, dags)
 
 
-def pause(paused: bool) -> None:
-    """Pause the daily DAGs, or let them run."""
+def pause(paused: bool, dags: Sequence[str] = DAILY) -> None:
+    """Pause ``dags``, or let them run."""
     with create_session() as session:
-        mine = DagModel.dag_id.in_(DAILY)
+        mine = DagModel.dag_id.in_(dags)
         session.execute(update(DagModel).where(mine).values(is_paused=paused))
 
 
-def forget() -> None:
+def forget(dags: Sequence[str] = DAILY) -> None:
     """Delete events and what they led to."""
     with create_session() as session:
         session.execute(delete(PartitionedAssetKeyLog))
         session.execute(delete(AssetPartitionDagRun))
-        for run in session.scalars(select(DagRun).where(DagRun.dag_id.in_(DAILY))):
+        for run in session.scalars(select(DagRun).where(DagRun.dag_id.in_(dags))):
             session.delete(run)
         for event in session.scalars(select(AssetEvent)):
             session.delete(event)
 
 
-def emit(hours: Sequence[str]) -> None:
-    """Events of ``hour_stored``, as the last task of `hourly_features` makes them."""
+def emit(hours: Sequence[str], name: str = "hour_stored") -> None:
+    """Events of the asset ``name``, as the last task of `hourly_features` makes them."""
     with create_session() as session:
-        asset = session.scalars(select(AssetModel).where(AssetModel.name == "hour_stored")).one()
+        asset = session.scalars(select(AssetModel).where(AssetModel.name == name)).one()
         for hour in hours:
             asset_manager.register_asset_change(asset=asset, partition_key=hour, session=session)
 

@@ -214,6 +214,7 @@ def test_the_job_gets_its_token_and_none_of_airflows_secrets(
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://hidden-word")
     monkeypatch.setenv("AIRFLOW_CONN_SPARK_DEFAULT", "hidden-word")
     monkeypatch.setenv("RANKMILL_WAREHOUSE", "/warehouse")
+    monkeypatch.setenv("RANKMILL_METRICS", "/metrics")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     source = """
         import json, os
@@ -224,6 +225,7 @@ def test_the_job_gets_its_token_and_none_of_airflows_secrets(
     env = summary["env"]
     assert env["RANKMILL_RUN_ID"] == "scheduled__x#2"
     assert env["RANKMILL_WAREHOUSE"] == "/warehouse"
+    assert env["RANKMILL_METRICS"] == "/metrics"
     assert env["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert not any("hidden-word" in value for value in env.values())
 

@@ -22,7 +22,7 @@ from airflow.sdk import (
 from dags import tasks
 
 DAGS = Path(tasks.__file__).parent
-HELPERS = [DAGS / "business_day.py", DAGS / "process.py", DAGS / "tasks.py"]
+HELPERS = [DAGS / f"{name}.py" for name in ("business_day", "deadlines", "process", "tasks")]
 DAG_FILES = sorted({*DAGS.glob("*.py")} - {*HELPERS, DAGS / "__init__.py"})
 HOURLY = ("hourly_features", "hourly_gbdt", "offline_evaluation", "maintenance")
 """DAGs whose runs are for an hour; that of maintenance is the first of its day."""

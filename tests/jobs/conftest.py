@@ -29,7 +29,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR = "2026-11-11T05"
-VARIABLES = ("CONFIG", "DATA", "WAREHOUSE", "CATALOG_URI", "RUN_ID", "START_HOUR", "END_HOUR")
+VARIABLES = (
+    "CONFIG", "DATA", "WAREHOUSE", "CATALOG_URI", "RUN_ID", "START_HOUR", "END_HOUR", "METRICS",
+)  # fmt: skip
 
 
 def event(number: int, hour: str = HOUR, **changes: Any) -> dict[str, Any]:

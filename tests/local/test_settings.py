@@ -73,6 +73,16 @@ def test_everything_listens_on_loopback_and_agrees(
         assert Path(env[key]).is_relative_to(stack.state), key
 
 
+def test_the_folder_of_metrics_is_handed_on_whole(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RANKMILL_METRICS", raising=False)
+    assert "RANKMILL_METRICS" not in environment(stack, PORTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANKMILL_METRICS", "metrics")
+    assert environment(stack, PORTS)["RANKMILL_METRICS"] == str(tmp_path / "metrics")
+
+
 def test_a_long_path_gets_a_short_socket_folder(stack: Stack) -> None:
     assert stack.short_folder.is_relative_to(stack.state)
     deep = Stack(stack.root, "simulator", stack.config, None, stack.state / ("long" * 20))
