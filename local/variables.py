@@ -29,6 +29,7 @@ VARIABLES = frozenset(
         "RANKMILL_FAULT_SEED",
         "RANKMILL_FAULT_TRIES",
         "RANKMILL_JOBS_DIR",
+        "RANKMILL_METRICS",
         "RANKMILL_RUN_ID",
         "RANKMILL_SCRATCH",
         "RANKMILL_SECRETS_DIR",
