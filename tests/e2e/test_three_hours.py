@@ -123,8 +123,9 @@ def test_each_hour_has_one_version_judged_on_what_it_has_not_seen(run: Running) 
         assert ("champion" in roles) == (hour != LAST), "the first one has nobody to beat"
         candidates = mine.filter(pc.equal(mine["role"], "candidate"))
         assert set(candidates["version"].to_pylist()) == {str(version.version)}
-        judged = candidates.filter(pc.equal(candidates["metric"], "ndcg_at_10"))
-        assert sorted(judged["label"].to_pylist()) == ["click", "long_view"]
+        whole = candidates.filter(pc.equal(candidates["segment"], "all"))
+        judged = whole.filter(pc.equal(whole["metric"], "ndcg_at_10"))
+        assert sorted(judged["label"].to_pylist()) == ["click", "graded", "long_view"]
         assert all(0 < value <= 1 for value in judged["value"].to_pylist())
         assert all(seen < hour for seen in candidates["data_hour"].to_pylist())
 
