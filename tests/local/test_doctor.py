@@ -572,9 +572,11 @@ def run(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProc
     """The command on a Python that has no package at all."""
     command = [sys.executable, "-S", "-m", "local.doctor", *arguments]
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("RANKMILL_", "MLFLOW_"))}
+    wide = {"COLUMNS": "400"}  # however long the temporary folder's path is, no cell is folded
     return subprocess.run(
-        command, cwd=root, env={**kept, **environ}, capture_output=True, text=True, check=False
-    )
+        command, cwd=root, env={**kept, **wide, **environ}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
 
 
 def levels(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
