@@ -69,6 +69,7 @@ def conform(rows: pa.Table | pa.RecordBatch, name: str, spec: TableSpec) -> pa.T
         raise StoreError(f"rows for table {name} lack the columns {missing}")
     try:
         table = table.select(spec.schema.names).cast(optional(spec.schema))
+    # A value that does not fit, and a type that Arrow has no cast from: both are the caller's rows.
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise StoreError(f"rows do not fit table {name}: {error}") from error
     for column in spec.schema:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from local.machine import Machine
 from local.stack import Stack, open_stack
+from tests.local.machines import disk, files, meminfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,3 +42,17 @@ def stack(project: Path) -> Stack:
 def base_env() -> dict[str, str]:
     """What a child needs to find its programs."""
     return {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Machine:
+    """A machine that has what is needed, and a project that was not set up."""
+    proc, cgroup, root = (tmp_path / name for name in ("proc", "cgroup", "project"))
+    for folder in (proc / "self", cgroup, root / "local", root / "conf"):
+        folder.mkdir(parents=True)
+    for name in ("requirements.txt", "pyproject.toml", "local/setup.py"):
+        shutil.copy(ROOT / name, root / name)
+    meminfo(proc, available=8, swap=1)
+    (proc / "self" / "cgroup").write_text("0::/jobs/one\n")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    return Machine(root, environ, None, proc, cgroup, disk(71), files(10**6))

@@ -1,74 +1,28 @@
-"""The doctor: each check passes and fails on given facts, and the command works anywhere."""
+"""The doctor on the machine: each check passes and fails on given facts."""
 
 from __future__ import annotations
 
-import argparse
-import ast
-import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jobs.support.settings import SettingsError, load_settings
-from local import doctor, installed, machine, ports, preflight, setup, variables
+from local import doctor, installed, machine, ports, preflight, setup
 from local.machine import FAIL, GIB, OK, WARN, Found, Machine
 from local.processes import MARK
 from local.screen import Screen
 from local.stack import LocalError, open_stack
+from tests.local.machines import disk, environment, files, having, meminfo
 from tests.local.test_setup import command
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Machine:
-    """A machine that has what is needed, and a project that was not set up."""
-    proc, cgroup, root = (tmp_path / name for name in ("proc", "cgroup", "project"))
-    for folder in (proc / "self", cgroup, root / "local", root / "conf"):
-        folder.mkdir(parents=True)
-    for name in ("requirements.txt", "pyproject.toml", "local/setup.py"):
-        shutil.copy(ROOT / name, root / name)
-    meminfo(proc, available=8, swap=1)
-    (proc / "self" / "cgroup").write_text("0::/jobs/one\n")
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    return Machine(root, environ, None, proc, cgroup, disk(71), files(10**6))
-
-
-def meminfo(proc: Path, *, available: int, swap: int = 0) -> None:
-    facts = {"MemTotal": 16, "MemAvailable": available, "SwapTotal": swap}
-    lines = (f"{name}: {value * 2**20} kB\n" for name, value in facts.items())
-    (proc / "meminfo").write_text("".join(lines))
-
-
-def disk(free: float) -> Any:
-    return lambda _: SimpleNamespace(free=int(free * GIB))
-
-
-def files(free: int, total: int = 10**7) -> Any:
-    return lambda _: SimpleNamespace(f_favail=free, f_files=total)
-
-
-def having(here: Machine, **environ: str) -> Machine:
-    return replace(here, environ={**here.environ, **environ})
-
-
-def environment(here: Machine, **versions: str) -> None:
-    """A finished .venv with the pinned packages, or others of ``versions``."""
-    site = here.venv / "lib" / "python3.11" / "site-packages"
-    site.mkdir(parents=True)
-    for name, version in {**installed.pins(here.root), **versions}.items():
-        (site / f"{name.replace('-', '_')}-{version}.dist-info").mkdir()
-    (here.venv / setup.STAMP).write_text(setup.fingerprint(here.root))
 
 
 # Python, Java
@@ -398,247 +352,3 @@ def test_two_versions_of_spark_are_named(here: Machine) -> None:
     environment(here, **{"pyspark-client": "4.1.0"})
     found = installed.spark_twins(here)
     assert (found.level, found.seen) == (FAIL, ".venv has pyspark 4.2.0 and pyspark-client 4.1.0")
-
-
-# Variables and settings
-
-
-def test_a_typo_names_the_nearest_variable(here: Machine) -> None:
-    assert variables.unknown_variables(having(here, RANKMILL_CONFIG="x")).level == OK
-    found = variables.unknown_variables(having(here, RANKMILL_WAREHUOSE="x"))
-    assert (found.level, found.seen) == (FAIL, "nobody reads RANKMILL_WAREHUOSE")
-    assert "RANKMILL_WAREHUOSE: did you mean RANKMILL_WAREHOUSE?" in found.remedy
-    for name in ("RANKMIL_CONFIG", "rankmill_config"):
-        assert "RANKMILL_CONFIG?" in variables.unknown_variables(having(here, **{name: "x"})).remedy
-    assert variables.unknown_variables(having(here, RANKMILL_QQ="x")).level == WARN
-
-
-def read_in(text: str) -> set[str]:
-    """Whole names of variables; a prefix that is completed elsewhere ends in an underscore."""
-    return {name for name in re.findall(r"\bRANKMILL_\w*[A-Z]\b", text) if name.isupper()}
-
-
-def test_the_list_of_variables_is_what_the_code_reads() -> None:
-    folders = ("local", "jobs", "dags", "feature_store", "models", "benchmarks", "examples")
-    places = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    places += [
-        *(ROOT / "tests" / "faults").glob("*.py"),
-        *(p for p in (ROOT / "docker").rglob("*") if p.is_file()),
-    ]
-    places += [ROOT / "Makefile"]
-    home = ROOT / "local" / "variables.py"
-    read = {name for path in places if path != home for name in read_in(path.read_text())}
-    assert read == variables.VARIABLES
-
-
-def test_readme_lists_every_variable() -> None:
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line[:3] == "| `"]
-    listed = {name for row in rows for name in read_in(row.split("|")[1])}
-    assert listed == variables.VARIABLES
-
-
-@pytest.mark.parametrize(
-    ("environ", "level", "seen"),
-    [
-        ({"RANKMILL_DATA": "/no/such"}, FAIL, "RANKMILL_DATA=/no/such does not exist"),
-        ({"RANKMILL_JOBS_DIR": "/no"}, FAIL, "RANKMILL_JOBS_DIR=/no does not exist"),
-        ({"MLFLOW_TRACKING_URI": "file:///runs"}, FAIL, "scheme file, which the registry"),
-        ({"MLFLOW_TRACKING_URI": "mlflow:5000"}, FAIL, "no scheme"),
-        ({"MLFLOW_TRACKING_URI": "sqlite:///a.db"}, WARN, "a database of scheme sqlite"),
-        ({"RANKMILL_WAREHOUSE": "/tables"}, WARN, "RANKMILL_CATALOG_URI is not"),
-        ({"RANKMILL_CATALOG_URI": "sqlite://"}, WARN, "RANKMILL_WAREHOUSE is not"),
-        (
-            {"RANKMILL_WAREHOUSE": "s3://b/t", "RANKMILL_CATALOG_URI": "sqlite://"},
-            FAIL,
-            "RANKMILL_WAREHOUSE=s3://b/t is an address",
-        ),
-        (
-            {"RANKMILL_WAREHOUSE": "here", "RANKMILL_CATALOG_URI": "postgresql://h/catalog"},
-            WARN,
-            "another folder wherever",
-        ),
-        (
-            {"RANKMILL_WAREHOUSE": "/t", "RANKMILL_CATALOG_URI": "postgres://u:secret@h/c"},
-            FAIL,
-            "has the scheme 'postgres'",
-        ),
-        (
-            {"RANKMILL_START_HOUR": "2026-11-12T00", "RANKMILL_END_HOUR": "2026-11-11T00"},
-            FAIL,
-            "RANKMILL_START_HOUR comes after",
-        ),
-        ({"RANKMILL_SPARK_MASTER": "local[two]"}, FAIL, "'local[two]' is no Spark master"),
-        ({"SPARK_HOME": "/opt/spark"}, WARN, "SPARK_HOME is set"),
-    ],
-)
-def test_settings_that_cannot_work(
-    here: Machine, environ: dict[str, str], level: str, seen: str
-) -> None:
-    found = variables.settings(having(here, **environ))
-    assert found.level == level
-    assert seen in found.seen
-    assert "secret" not in found.sentence
-
-
-def test_settings_that_work(here: Machine) -> None:
-    found = having(
-        here,
-        RANKMILL_CONFIG=str(here.root / "requirements.txt"),
-        RANKMILL_DATA=str(here.root),
-        RANKMILL_WAREHOUSE="/tables",
-        RANKMILL_CATALOG_URI="postgresql+psycopg2://u@h/catalog",
-        MLFLOW_TRACKING_URI="http://127.0.0.1:5000",
-        RANKMILL_START_HOUR="2026-11-11T00",
-        RANKMILL_END_HOUR="2026-11-11T05",
-        RANKMILL_SPARK_MASTER="local[2]",
-    )
-    assert variables.settings(found) == Found(OK, "nothing contradicts")
-    for master in ("local", "local[*]", "local[4,3]", "spark://h:7077", "yarn", "k8s://h:443"):
-        assert variables.settings(having(here, RANKMILL_SPARK_MASTER=master)).level == OK, master
-
-
-def test_refusals_have_the_words_of_who_refuses(
-    here: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANKMILL_CONFIG", "/no/such.yaml")
-    with pytest.raises(SettingsError) as config:
-        load_settings(argparse.Namespace(config=None))
-    assert variables.settings(having(here, RANKMILL_CONFIG="/no/such.yaml")).seen == str(
-        config.value
-    )
-    # Airflow must not be imported without a home of its own, so the DAGs' words are read.
-    hour = variables.settings(having(here, RANKMILL_END_HOUR="2026-11-11")).seen
-    assert hour.startswith("RANKMILL_END_HOUR='2026-11-11' is not an hour")
-    assert hour.partition("'2026-11-11'")[2] in (ROOT / "dags" / "tasks.py").read_text()
-    zone = variables.zones(having(here, RANKMILL_TIME_ZONE="Mars/Olympus"))
-    words = f"{zone.seen}; {zone.remedy}".partition("'Mars/Olympus'")[2]
-    assert words == " is no time zone; write it as Asia/Shanghai"
-    assert words in (ROOT / "dags" / "business_day.py").read_text()
-
-
-def test_the_zones_of_sources_load(here: Machine) -> None:
-    found = variables.zones(replace(here, root=ROOT))
-    assert (found.level, found.seen) == (OK, "Asia/Shanghai, Asia/Tokyo, UTC load")
-
-
-def test_a_machine_without_zones(here: Machine) -> None:
-    (here.root / "conf" / "mine.yaml").write_text("source:\n  options:\n    time_zone: No/Where\n")
-    assert variables.zones(here).level == WARN
-    (here.venv / "bin").mkdir(parents=True)
-    (here.venv / "bin" / "python").symlink_to(sys.executable)
-    found = variables.zones(here)
-    assert found.level == FAIL
-    assert "knows no time zone No/Where" in found.seen
-
-
-# The command
-
-
-def test_what_cannot_be_looked_at_is_a_warning(here: Machine) -> None:
-    def closed(_: Machine) -> Found:
-        raise PermissionError(13, "Permission denied", "/closed")
-
-    [(_, found)] = doctor.examine(here, [doctor.Check("closed", "a closed place", closed)])
-    assert found.level == WARN
-    assert "Permission denied: '/closed'" in found.seen
-
-
-def test_the_table_is_readable_without_colour() -> None:
-    long = "apt-get install " + "openjdk-17-jre-headless " * 4
-    results = [
-        (doctor.CHECKS[0], Found(OK, "linux")),
-        (doctor.CHECKS[1], Found(FAIL, "no Python", long)),
-    ]
-    lines = doctor.table(results, 90).splitlines()
-    assert lines[0].split() == ["check", "level", "what", "was", "seen", "what", "to", "do"]
-    assert max(len(line) for line in lines) <= 90
-    assert lines[3].startswith("python  FAIL   no Python")
-    assert "\x1b" not in "".join(lines)
-    assert doctor.verdict(results) == "1 failed: python."
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The parts of a project that the doctor reads, without an environment."""
-    root = tmp_path / "copy"
-    shutil.copytree(ROOT / "local", root / "local", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "conf", root / "conf")
-    for name in ("requirements.txt", "pyproject.toml", "Makefile"):
-        shutil.copy(ROOT / name, root / name)
-    return root
-
-
-def run(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The command on a Python that has no package at all."""
-    command = [sys.executable, "-S", "-m", "local.doctor", *arguments]
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("RANKMILL_", "MLFLOW_"))}
-    wide = {"COLUMNS": "400"}  # however long the temporary folder's path is, no cell is folded
-    return subprocess.run(
-        command, cwd=root, env={**kept, **wide, **environ}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-
-
-def levels(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert all(set(row) == {"check", "looks_at", "level", "seen", "remedy"} for row in found)
-    return {row["check"]: row["level"] for row in found}
-
-
-def test_the_command_works_before_set_up(copy: Path) -> None:
-    done = run(copy, "--json")
-    assert done.stderr == ""
-    found = levels(done)
-    assert list(found) == [check.name for check in doctor.CHECKS]
-    assert found["packages"] == OK
-    assert done.returncode == (FAIL in found.values())
-    assert not (copy / ".rankmill").exists()
-    assert not (copy / ".venv").exists()
-
-
-def test_the_command_sees_an_environment(copy: Path) -> None:
-    environment(Machine(root=copy), numpy="1.26.4")
-    shown = run(copy, "--only", "packages", "--only", "spark packages")
-    assert shown.returncode == 1
-    assert "numpy 1.26.4 (wanted: 2.4.6)" in " ".join(shown.stdout.split())
-    assert "1 failed: packages." in shown.stdout
-    assert run(copy, "--only", "spark packages").returncode == 0
-
-
-def test_warnings_do_not_fail(copy: Path) -> None:
-    done = run(copy, "--only", "settings", SPARK_HOME="/opt/spark")
-    assert done.returncode == 0
-    assert "WARN" in done.stdout
-    done = run(copy, "--only", "variables", RANKMILL_WAREHUOSE="/x")
-    assert done.returncode == 1
-    assert "RANKMILL_WAREHOUSE?" in done.stdout
-
-
-def test_help_has_examples_and_make_runs_it(copy: Path) -> None:
-    assert "make doctor ARGS=--json" in run(copy, "--help").stdout
-    done = subprocess.run(
-        ["/usr/bin/env", "make", "-s", "doctor", "ARGS=--only cores", f"PYTHON={sys.executable}"],
-        cwd=copy, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^cores +(ok|WARN)", done.stdout, re.MULTILINE)
-
-
-def test_the_doctor_needs_nothing_installed() -> None:
-    """What it imports, however far, is the standard library and local's own files."""
-    todo, seen = ["doctor"], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for node in ast.walk(ast.parse((ROOT / "local" / f"{name}.py").read_text())):
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            else:
-                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            for module in names:
-                package, _, part = module.partition(".")
-                assert package == "local" or package in sys.stdlib_module_names, (name, module)
-                todo += [part] if package == "local" else []
-    assert {"setup", "machine", "ports", "variables", "installed"} <= seen
