@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store import hours as hr
 from feature_store.labels import LABELS
@@ -19,15 +18,14 @@ from feature_store.schemas import EVALUATIONS
 from feature_store.tables import Store
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.contenders import BASELINES, POPULARITY, champions
-from jobs.support.evaluating import Span, checks, judged, readable_sizes
+from jobs.support.evaluating import Span, judged, readable_sizes
+from jobs.support.evaluation_output import headline, keep, page_of, tell, write_page
 from jobs.support.fencing import claim, one_at_a_time, run_token
-from jobs.support.judged_hours import HoursPlan, Loaded, Served, Serving
-from jobs.support.judging import GRADED, Judged, judgeable
+from jobs.support.judged_hours import Loaded, Served, Serving
+from jobs.support.judging import GRADED, judgeable
 from jobs.support.logged_page import LoggedPage, log_page
-from jobs.support.metrics_file import CHAMPION, NDCG, champion_of
+from jobs.support.metrics_file import CHAMPION, champion_of
 from jobs.support.plans import DEFAULT_NAME, Plan, find_candidate, is_daily, plan_of
-from jobs.support.report_page import report_page
-from jobs.support.reporting import history_lines, report_of
 from jobs.support.serving import Asked, asked, serving_of
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
@@ -107,10 +105,10 @@ def evaluate(
     )
     champion = first.champion
     known = None if champion is None else champion_of(champion.version, champion.tags)
-    summary.details = {**_headline(first.verdict), CHAMPION: known, STEPS: watch.seconds}
+    summary.details = {**headline(first.verdict), CHAMPION: known, STEPS: watch.seconds}
     words = ", ".join(one.span.words for one in found)
     summary.message = f"judged {words}, cut {first.span.cut}"
-    _write(page, first.page)
+    write_page(page, first.page, _say)
     if dry:
         summary.status = "dry-run"
         return summary
@@ -121,8 +119,8 @@ def evaluate(
     ):
         names = [name, *BASELINES]
         summary.snapshots = {
-            "evaluation_groups": _kept(store, groups, "evaluation_groups", names, hour, evaluation),
-            "evaluations": _kept(store, rows, "evaluations", names, hour, evaluation),
+            "evaluation_groups": keep(store, groups, "evaluation_groups", names, hour, evaluation),
+            "evaluations": keep(store, rows, "evaluations", names, hour, evaluation),
         }
         watch.lap("keep")
         for one in found:
@@ -149,8 +147,8 @@ def _found(
             store, settings, span, sizes, serving, loaded, labels, reference, watch, _say,
             candidate,
         )  # fmt: skip
-        _tell(verdict)
-        page = _page(store, span, verdict, plan, loaded, evaluation)
+        tell(verdict, _say)
+        page = page_of(store, span, verdict, plan, loaded, evaluation, _say)
         stem = f"{_prefix(span, evaluation)}-{span.first}"
         found.append(_Found(span, verdict, candidate, roles.get("champion"), page, stem))
         watch.lap("report")
@@ -188,15 +186,15 @@ def compare(
     verdict, plan = judged(
         store, settings, span, served, serving, loaded, labels, reference, watch, _say, lag=lag
     )
-    _tell(verdict)
+    tell(verdict, _say)
     rows, _ = table_rows(verdict, RANGE, span.first, span.cut)
     table = pa.Table.from_pylist(rows, schema=EVALUATIONS)
     summary = Summary(JOB, span.hours, rows_in=verdict.rows, rows_out=table.num_rows)
-    summary.details = {**_headline(verdict), STEPS: watch.seconds}
+    summary.details = {**headline(verdict), STEPS: watch.seconds}
     summary.message = f"judged {len(served)} hours of {span.words}, cut {span.cut}"
-    text = _page(store, span, verdict, plan, loaded, RANGE, absent)
+    text = page_of(store, span, verdict, plan, loaded, RANGE, _say, absent)
     watch.lap("report")
-    _write(page, text)
+    write_page(page, text, _say)
     if dry:
         summary.status = "dry-run"
         return summary
@@ -206,7 +204,7 @@ def compare(
     ):
         names = [*(one.name for one in models), *BASELINES]
         summary.snapshots = {
-            "evaluations": _kept(store, table, "evaluations", names, span.first, RANGE)
+            "evaluations": keep(store, table, "evaluations", names, span.first, RANGE)
         }
     made = LoggedPage(
         "evaluations", key, f"{models[0].text}, {span.words}",
@@ -265,43 +263,6 @@ def _constant(roles: dict[str, Version], hours: Sequence[str]) -> tuple[Serving,
     return dict.fromkeys(hours, served), reference
 
 
-def _headline(verdict: Verdict) -> dict[str, Any]:
-    """NDCG@10 of every role: by role and label, and in one word each."""
-    found: dict[str, dict[str, float | None]] = {}
-    for j in verdict.judged:
-        found.setdefault(j.role, {})[j.label] = j.metrics.get("ndcg_at_10")
-    words = {f"{role}_{label}": v for role, by in found.items() for label, v in by.items()}
-    return {**words, NDCG: found}
-
-
-def _page(
-    store: Store, span: Span, verdict: Verdict, plan: HoursPlan, loaded: Loaded, evaluation: str,
-    notes: Sequence[str] = (),
-) -> str:  # fmt: skip
-    before, checked = history_lines(store, verdict, span, evaluation), checks(store, plan, loaded)
-    for line in checked:
-        if line.level == "fail":
-            _say(f"check failed: {line.name}: expected {line.expected}; seen {line.seen}")
-    return report_page(report_of(verdict, plan, span, evaluation, before, checked, notes))
-
-
-def _write(path: Path | None, text: str) -> None:
-    if path is not None:
-        path.write_text(text, encoding="utf-8")
-        _say(f"page: {path}")
-
-
-def _kept(
-    store: Store, rows: pa.Table, table: str, names: Sequence[str], hour: str, evaluation: str
-) -> int | None:
-    """Commit the partition: ``rows``, and what evaluations of other names left there."""
-    where = {"hour": hour, "evaluation": evaluation}
-    there = store.read(table, [hour], where={"evaluation": evaluation})
-    mine = pc.is_in(there["name"], value_set=pa.array(names))
-    others = there.filter(pc.invert(mine)).select(rows.column_names)
-    return store.commit_slice(pa.concat_tables([others.cast(rows.schema), rows]), table, where)
-
-
 def _candidate(registry: Registry, chosen: Plan, hour: str, offline: bool) -> Version | None:
     """The version of this run, or, looking back, the newest that has not seen ``hour``."""
     if offline:
@@ -311,24 +272,6 @@ def _candidate(registry: Registry, chosen: Plan, hour: str, offline: bool) -> Ve
     if candidate is None:
         raise RefusedError(f"{chosen.name} has no version of hour {hour}. Run: {chosen.command}")
     return candidate
-
-
-def _tell(verdict: Verdict) -> None:
-    for j in verdict.judged:
-        if not len(j.ndcg):
-            _say(f"{j.label:10} {j.role:18} no mature group that has both labels yet")
-            continue
-        low, high = j.intervals["ndcg_at_10"]
-        _say(
-            f"{j.label:10} {j.role:18} v{j.version:4} NDCG@10 {j.metrics['ndcg_at_10']:.4f} "
-            f"[{low:.4f}, {high:.4f}] {_aucs(j)}({j.metrics['groups']:.0f} groups)"
-        )
-
-
-def _aucs(j: Judged) -> str:
-    if "auc" not in j.metrics:
-        return ""
-    return f"AUC {j.metrics['auc']:.4f} GAUC {j.metrics['gauc']:.4f} "
 
 
 def run(arguments: argparse.Namespace) -> Summary:
@@ -382,6 +325,13 @@ def _cut(text: str | None, hours: Sequence[str]) -> str:
     return cut
 
 
+def _hours(text: str) -> int:
+    """Hours back; below 0 a model would be served what was published later."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours; give 0 or more")
+    return int(text)
+
+
 def _models(text: str) -> tuple[Asked, ...]:
     try:
         return asked(text)
@@ -421,7 +371,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--cut", metavar="H", help="with --models: labels known before H [after the last hour]"
     )
     parser.add_argument(
-        "--feature-lag", type=int, default=0, metavar="HOURS",
+        "--feature-lag", type=_hours, default=0, metavar="HOURS",
         help="with --models: judge the first one on features so much older as well [none]",
     )  # fmt: skip
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the report here as well")

@@ -167,6 +167,15 @@ def test_grades_of_a_label_that_is_none_are_refused(project: Project) -> None:
     assert "whole numbers from 1 to 30" in compare(project).summary["message"]
 
 
+@pytest.mark.parametrize("lag", ["-1", "1.5", "soon"])
+def test_features_of_later_hours_are_refused(
+    project: Project, capsys: pytest.CaptureFixture[str], lag: str
+) -> None:
+    with pytest.raises(SystemExit):
+        compare(project, f"--feature-lag={lag}")
+    assert "give 0 or more" in capsys.readouterr().err
+
+
 def test_a_cut_inside_the_hours_is_refused(project: Project) -> None:
     result = compare(project, "--cut", LATER[-1])
     assert result.code == 2

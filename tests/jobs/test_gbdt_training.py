@@ -63,7 +63,7 @@ def test_a_ranking_objective_is_registered_and_judged_as_scores(days: Project) -
     assert {"learning_curve", "feature_importance"} <= shown
     assert "reliability" not in shown
     judged = run(days, "evaluate", HOUR, "done")
-    assert judged["details"]["candidate_click"] == pytest.approx(1.0)
+    assert judged["details"]["ndcg_at_10"]["candidate"]["click"] == pytest.approx(1.0)
     store = days.store()
     rows = store.read("evaluations", [HOUR])
     store.close()
