@@ -140,9 +140,8 @@ def main() -> int:
         if isinstance(found, str):
             raise SystemExit(f"{source}: {found}")
         renewed(RESULTS, source, lines(source, there, found))
-        for name, figure in found.figures.items():
-            if name != "ndcg_by_hour":
-                figure.savefig(PICTURES / f"replay-{source}-{name.replace('_', '-')}.png", dpi=80)
+        shown = found.figures["difference_by_hour_of_day"]
+        shown.savefig(PICTURES / f"replay-{source}-difference-by-hour-of-day.png", dpi=80)
     return 0
 
 

@@ -56,7 +56,6 @@ class HoursPlan:
     Attributes:
         recipe: of all hours.
         lateness: hours that an event may be late.
-        baselines: judged as well.
         reference: role that segments are compared with.
         lag: hours; where above 0, the first role is judged on features so much older as well.
         groups: whether the names of the groups are wanted, which take more room than all the rest.
@@ -157,15 +156,16 @@ def judged_here(
         if plan.lag:
             present.append(lagged(present[0], store, recipe.time_zone, plan.lag))
         everyone = [*present, *baselines()]
-        mine = there is not None and there[0] == hour  # an hour without rows has no batch
-        of_hour = there[1] if mine and there is not None else ()
+        of_hour: Iterable[pa.RecordBatch] = ()  # an hour without rows has no batch
+        if there is not None and there[0] == hour:
+            of_hour = there[1]
         rows = scored(of_hour, everyone, plan.labels, BESIDE, evaluation.grades)
         found = judge_hour(
             hour, rows, everyone, plan.labels, plan.reference, evaluation.resamples,
             evaluation.seed,
         )  # fmt: skip
         yield found if plan.groups else _without_groups(found)
-        if mine:
+        if there is not None and there[0] == hour:
             there = next(by_hour, None)
 
 

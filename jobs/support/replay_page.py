@@ -15,7 +15,7 @@ from jobs.support.cadences import BASELINE, CADENCES
 from jobs.support.contenders import Scores
 from jobs.support.page import figures, page, section, table
 from jobs.support.replaying import JudgedHour, Track
-from models.metrics import Interval, paired_bootstrap
+from models.metrics import Interval, paired_bootstrap, pooled_report
 from models.plots import figure_svg, intervals_figure, timelines_figure
 
 __all__ = ["CadenceLine", "hours_csv", "lines_of", "replay_figures", "replay_lines", "replay_page"]
@@ -110,7 +110,10 @@ def _line(track: Track, base: Track, label: str, resamples: int, seed: int) -> C
     apart = _differences(track, base, label)
     means = [float(one.mean()) for one in apart if len(one)]
     ndcg = np.concatenate([one.ndcg for one in mine])
-    loss, entropy = _losses(mine)
+    whole = pooled_report([one.metrics for one in mine])
+    auc, loss, entropy = (
+        whole.get(name, np.nan) for name in ("auc", "log_loss", "normalised_entropy")
+    )
 
     def by_hour(metric: str) -> Interval:
         both = zip(mine, base.judged[label], strict=True)
@@ -122,8 +125,7 @@ def _line(track: Track, base: Track, label: str, resamples: int, seed: int) -> C
         paired_bootstrap(ndcg, seed, resamples),
         paired_bootstrap(np.concatenate(apart), seed, resamples),
         len(means), sum(mean > 0 for mean in means),
-        _weighed(mine, "auc"), by_hour("auc"),
-        loss, by_hour("log_loss"), loss / entropy if entropy else float("nan"),
+        auc, by_hour("auc"), loss, by_hour("log_loss"), entropy,
         len(ndcg), track.fits, track.kept, track.anew, track.seconds,
     )  # fmt: skip
 
@@ -132,23 +134,6 @@ def _differences(track: Track, base: Track, label: str) -> list[Scores]:
     """In NDCG@10 to ``base`` by hour, a number a group."""
     both = zip(track.judged[label], base.judged[label], strict=True)
     return [mine.ndcg - theirs.ndcg for mine, theirs in both]
-
-
-def _weighed(hours: Sequence[JudgedHour], metric: str) -> float:
-    """Mean over the hours that know ``metric``, weighed by their rows."""
-    known = [h.metrics for h in hours if np.isfinite(h.metrics.get(metric, np.nan))]
-    weights = [metrics["rows"] for metrics in known]
-    values = [metrics[metric] for metrics in known]
-    return float(np.average(values, weights=weights)) if known else float("nan")
-
-
-def _losses(hours: Sequence[JudgedHour]) -> tuple[float, float]:
-    """Log loss, and entropy of the hours' own rates, both by row, of the hours with both labels."""
-    known = [h for h in hours if np.isfinite(h.metrics.get("normalised_entropy", np.nan))]
-    entropies = [h.metrics["log_loss"] / h.metrics["normalised_entropy"] for h in known]
-    rows = [h.metrics["rows"] for h in known]
-    entropy = float(np.average(entropies, weights=rows)) if known else 0.0
-    return _weighed(known, "log_loss"), entropy
 
 
 def _cells(line: CadenceLine) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ __all__ = ["HISTORY", "history_lines", "report_of"]
 
 HISTORY: Final = 48
 """Hours before the judged ones that a report shows as well."""
-_RUNS_LATER: Final = 24
+_DAY: Final = 24
 _COLUMNS: Final = 12
 """Names of feature columns that the lineage spells out."""
 
@@ -110,10 +110,12 @@ def _notes(verdict: Verdict, span: Span) -> Iterator[str]:
 
 
 def history_lines(store: Store, verdict: Verdict, span: Span, evaluation: str) -> list[HourLine]:
-    """NDCG@10 of the hours before ``span`` by the same kind of evaluation, role by role."""
+    """NDCG@10 of the hours before ``span`` by the same kind of evaluation, role by role. Of those
+    that look back, only the ones that looked as far back as ``span`` lies."""
     names = {j.role: j.name for j in verdict.judged}
     first = hr.add(span.first, -HISTORY)
-    runs = hr.hour_range(first, hr.add(span.first, _RUNS_LATER))  # looking back, a run is later
+    # A day stands under its first hour, and what looks back under the hour that looked.
+    runs = hr.hour_range(hr.add(first, -_DAY), hr.add(span.first, span.lag))
     rows = store.read("evaluations", runs, where={"evaluation": evaluation})
     fits = pc.and_(
         pc.and_(pc.greater_equal(rows["judged_hour"], first),
@@ -124,7 +126,8 @@ def history_lines(store: Store, verdict: Verdict, span: Span, evaluation: str) -
     by: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     found = rows.filter(fits).sort_by("segment")  # of a day's first hour, the hour itself
     for row in found.to_pylist():
-        if names.get(row["role"]) == row["name"]:
+        looked_back = hr.difference(row["hour"], row["judged_hour"])
+        if names.get(row["role"]) == row["name"] and (not span.lag or looked_back == span.lag):
             by.setdefault((row["judged_hour"], row["role"], row["label"]), {})[row["metric"]] = row
     return [
         HourLine(role, label, hour, ndcg["version"], ndcg["value"], ndcg["low"], ndcg["high"],

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from feature_store import hours as hr
+from feature_store.schemas import EVALUATIONS
+from jobs.support.evaluating import Span
 from jobs.support.judging import HourFound, Judged
 from jobs.support.report import SegmentLine
+from jobs.support.reporting import history_lines
 from jobs.support.verdicts import Verdict, differences, logged, table_rows
 from models.metrics import holm, minimum_detectable_difference, paired_p_value
+from tests.jobs.conftest import Project
 
 HOUR, NEXT = "2026-11-11T05", "2026-11-11T06"
 GROUPS = np.array([f"g{place}" for place in range(300)])
@@ -76,6 +82,27 @@ def test_the_first_role_is_who_is_compared_whatever_it_is_called() -> None:
     assert of == {"gbdt_ranker@champion"}
     assert groups.num_rows == 2 * len(GROUPS)
     assert "gbdt_ranker:champion_auc_click" in logged(found, "heldout"), "MLflow takes no @"
+
+
+def test_history_is_of_evaluations_that_looked_as_far_back(project: Project) -> None:
+    judged_hour, store = hr.add(HOUR, -30), project.store()
+    for lag, value in ((1, 0.6), (24, 0.7)):
+        run = hr.add(judged_hour, lag)
+        row = {
+            "evaluation": "offline", "judged_hour": judged_hour, "name": "gbdt_ranker",
+            "version": "1", "role": "candidate", "label": "click", "metric": "ndcg_at_10",
+            "segment": "all", "value": value, "low": 0.5, "high": 0.8, "groups": 9, "immature": 0,
+            "cut": hr.add(run, 1), "hour": run,
+        }  # fmt: skip
+        where = {"hour": run, "evaluation": "offline"}
+        store.commit_slice(pa.Table.from_pylist([row], EVALUATIONS), "evaluations", where)
+    one = verdict([hour(HOUR, FIRST)])
+    for lag, value in ((1, 0.6), (24, 0.7)):
+        span = Span(HOUR, HOUR, hr.add(HOUR, lag + 1), lag)
+        [line] = history_lines(store, one, span, "offline")
+        assert (line.hour, line.ndcg) == (judged_hour, value)
+    assert history_lines(store, one, Span(HOUR, HOUR, NEXT), "hourly") == []
+    store.close()
 
 
 def test_hours_and_segments_have_rows_of_their_own() -> None:
