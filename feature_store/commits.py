@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 
+from feature_store import storage
 from feature_store.schemas import TABLES
 from feature_store.staged import StoreError
 
@@ -60,7 +60,7 @@ def check_footers(name: str, paths: Sequence[str]) -> None:
     """
     wanted: list[Any] = TABLES[name].schema.names
     for path in paths:
-        found = pq.read_schema(path).names
+        found = storage.read_schema(path).names
         missing = [column for column in wanted if column not in found]
         if missing:
             raise StoreError(f"{path} lacks the columns {missing} of table {name}")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
+from feature_store import storage
 from feature_store.commits import FewCopies
 from feature_store.parts import ROW_GROUP
 from feature_store.schemas import TABLES
@@ -86,24 +85,25 @@ def compact(store: Store, crowd: Crowd) -> bool:
     if path is None:
         return False
     try:
-        done = _swapped(store, crowd, str(path))
+        done = _swapped(store, crowd, path)
     except _OvertakenError:
         done = False
     if not done:
-        path.unlink()
+        storage.remove(path)
     return done
 
 
-def _rewritten(crowd: Crowd) -> Path | None:
-    schema = pq.read_schema(crowd.files[0])
-    if any(not pq.read_schema(path).equals(schema) for path in crowd.files):
+def _rewritten(crowd: Crowd) -> str | None:
+    schema = storage.read_schema(crowd.files[0])
+    if any(not storage.read_schema(path).equals(schema) for path in crowd.files):
         return None
-    rows = sum(pq.read_metadata(path).num_rows for path in crowd.files)
-    path = Path(crowd.files[0]).with_name(f"{crowd.hour or 'rows'}-{uuid.uuid4().hex}.parquet")
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    rows = sum(storage.read_metadata(path).num_rows for path in crowd.files)
+    folder = crowd.files[0].rpartition("/")[0]
+    path = f"{folder}/{crowd.hour or 'rows'}-{uuid.uuid4().hex}.parquet"
+    with storage.parquet_writer(path, schema) as writer:
         for piece in _row_groups(crowd.files):
             writer.write_table(piece)
-    written = pq.read_metadata(path).num_rows
+    written = storage.read_metadata(path).num_rows
     if written != rows:
         raise StoreError(
             f"{path} has {written} rows instead of the {rows} of the {len(crowd.files)} files of "
@@ -121,7 +121,7 @@ def _row_groups(files: Sequence[str]) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
     count = 0
     for path in files:
-        with pq.ParquetFile(path) as file:
+        with storage.parquet_file(path) as file:
             alone = file.metadata.num_rows >= ROW_GROUP // 2
             for number, batch in enumerate(file.iter_batches(ROW_GROUP)):
                 if waiting and (count + batch.num_rows > ROW_GROUP or (alone and not number)):

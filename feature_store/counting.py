@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from feature_store import storage
 from feature_store.derived import EntityFiles, with_derived_keys
 from feature_store.parts import Part, Target, write_hours
 from feature_store.rowhash import key_hashes, sum_of_rows
@@ -73,7 +73,7 @@ class CountTask:
 
 def count(task: CountTask) -> Iterator[Part]:
     """Write the tiles of every view; one part per view and hour that has any."""
-    pieces = [pq.read_table(path, columns=list(EVENT_COLUMNS)) for path in task.events]
+    pieces = [storage.read_table(path, EVENT_COLUMNS) for path in task.events]
     if not pieces:
         return
     events = with_derived_keys(without_bots(pa.concat_tables(pieces)), task.entities)

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from feature_store import storage
 from feature_store.drift import OTHER, Counts, top
 from feature_store.gate_kinds import IMPRESSION, KINDS, Judgement, Kind, Measure, Rows, Seen
 from feature_store.gate_rules import UNBOUNDED, Bounds, GateError, GateRule
@@ -218,7 +218,7 @@ def check_files(paths: Sequence[str], rows: int) -> list[str]:
     found = 0
     for path in paths:
         try:
-            footer = pq.read_metadata(path)
+            footer = storage.read_metadata(path)
         except (pa.ArrowInvalid, OSError) as error:
             problems.append(f"{path} is not readable ({error})")
             continue

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from feature_store import storage
 from feature_store.counting import without_bots
 from feature_store.graph import EDGE_TYPES, NODE_TYPES, GraphRules
 from feature_store.graph_edges import (
@@ -69,7 +69,7 @@ def acted_edges(
     def count_hours(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for paths in batch["paths"].to_pylist():
-                pieces = [pq.read_table(path, columns=list(EVENT_COLUMNS)) for path in paths]
+                pieces = [storage.read_table(path, EVENT_COLUMNS) for path in paths]
                 yield from count(iter(pa.concat_tables(pieces).to_batches()))
 
     def weigh(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store import storage
 from feature_store.schemas import TABLES, TableSpec, optional
 from feature_store.staged import Staged, StoreError
 
@@ -24,7 +23,7 @@ class HourWriter:
     def __init__(self, store: Store, table: str, hour: str) -> None:
         self._spec = TABLES[table]
         self._table, self._hour = table, hour
-        self._path = Path(store.staging(table)) / f"{hour}.parquet"
+        self._path = f"{store.staging(table)}/{hour}.parquet"
         self._writer: pq.ParquetWriter | None = None
         self._rows = 0
 
@@ -38,8 +37,7 @@ class HourWriter:
             return
         table = conform(rows, self._table, self._spec)
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._writer = storage.parquet_writer(self._path, table.schema)
         self._writer.write_table(table)
         self._rows += table.num_rows
 
@@ -49,11 +47,9 @@ class HourWriter:
             staged.add_empty([self._hour])
             return
         self._writer.close()
-        with self._path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        staged.files[self._hour] = [str(self._path)]
+        staged.files[self._hour] = [self._path]
         staged.rows[self._hour] = self._rows
-        staged.content[self._hour] = digest
+        staged.content[self._hour] = storage.sha256(self._path)
 
 
 def conform(rows: pa.Table | pa.RecordBatch, name: str, spec: TableSpec) -> pa.Table:

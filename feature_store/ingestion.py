@@ -113,7 +113,6 @@ class _Spill:
         self._folder = folder
         self._writers: dict[str, pq.ParquetWriter] = {}
         self.rows: Counter[str] = Counter()
-        folder.mkdir(parents=True)
 
     def add(self, rows: pa.Table) -> None:
         """Append rows (with columns ``hour`` and ``reason``); an hour keeps their order."""
@@ -184,7 +183,7 @@ def stage_hours(
     source.check()
     result = IngestedHours()
     hours = hr.hour_range(first, last)
-    folder = Path(store.staging("events") + "-spill")
+    folder = store.spill_folder("events")
     spill = _Spill(folder)
     try:
         bad = _spill_all(source, spill, first, last, rules)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from feature_store import storage
 from feature_store.schemas import TABLES, optional
 
 __all__ = ["rows_of_keys"]
@@ -24,7 +24,7 @@ def rows_of_keys(
     schema = pa.schema([declared.field(name) for name in columns])
     pieces = [schema.empty_table()]
     for path in paths:
-        file = pq.ParquetFile(path)
+        file = storage.parquet_file(path)
         for group in range(file.num_row_groups):
             keys = file.read_row_group(group, columns=[key])[key]
             chosen = pc.is_in(keys, value_set=wanted, skip_nulls=True)

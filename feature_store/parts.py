@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from feature_store import storage
 from feature_store.rowhash import add_sums
 from feature_store.schemas import TABLES, optional
 from feature_store.staged import Staged
@@ -48,15 +46,13 @@ def write_part(
 
     A fresh name, since an attempt that Spark repeats must not overwrite what another one returned.
     """
-    path = Path(folder) / f"{hour}-{uuid.uuid4().hex}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = f"{folder}/{hour}-{uuid.uuid4().hex}.parquet"
     schema = optional(TABLES[table].schema)
     rows = rows.select(schema.names).cast(schema)
-    pq.write_table(rows, path, compression="zstd", row_group_size=ROW_GROUP)
+    storage.write_table(rows, path, row_group_size=ROW_GROUP)
     if digest is None:
-        with path.open("rb") as stream:
-            digest = int(hashlib.file_digest(stream, "sha256").hexdigest()[:32], 16)
-    return Part(table, hour, str(path), rows.num_rows, digest)
+        digest = int(storage.sha256(path)[:32], 16)
+    return Part(table, hour, path, rows.num_rows, digest)
 
 
 @dataclass(frozen=True)

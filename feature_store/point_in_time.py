@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_store import hours as hr
+from feature_store import storage
 from feature_store.asof import joined
 from feature_store.packing import as_bytes, from_bytes
 from feature_store.schemas import TIMESTAMP
@@ -106,7 +106,7 @@ def _known(view: FeatureView, paths: Sequence[str], asked: pa.Table) -> _Known:
     kinds = pa.schema([*((key, pa.string()) for key in view.keys), ("as_of", TIMESTAMP)])
     pieces, files, places = [kinds.empty_table()], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for number, path in enumerate(paths):
-        rows = pq.ParquetFile(path).read(columns=names).select(names).cast(kinds)
+        rows = storage.parquet_file(path).read(columns=names).select(names).cast(kinds)
         row = np.flatnonzero(pc.is_in(rows[view.keys[0]], value_set=wanted).to_numpy())
         pieces.append(rows.take(pa.array(row)))
         files.append(np.full(len(row), number, np.int64))
@@ -129,7 +129,7 @@ def _stored(view: FeatureView, known: _Known, source: Ints) -> npt.NDArray[np.in
     values = np.zeros((len(distinct), len(columns)), np.int64)
     for number in np.unique(known.file[distinct]):
         here = np.flatnonzero(known.file[distinct] == number)
-        rows = pq.ParquetFile(known.paths[number]).read(columns=columns)
+        rows = storage.parquet_file(known.paths[number]).read(columns=columns)
         rows = rows.take(pa.array(known.row[distinct[here]]))
         for column, name in enumerate(columns):
             values[here, column] = pc.fill_null(pc.cast(rows[name], pa.int64()), 0).to_numpy()

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from feature_store import storage
 from feature_store.attribution import COLUMNS as OUTCOME_COLUMNS
 from feature_store.attribution import attribute
 from feature_store.derived import EntityFiles, with_derived_keys
@@ -103,7 +103,7 @@ def read_events(paths: Sequence[str], columns: Sequence[str], actions: Sequence[
     schema = pa.schema([optional(EVENTS).field(name) for name in columns])
     pieces = [schema.empty_table()]
     for path in paths:
-        rows = pq.read_table(path, columns=list(columns))
+        rows = storage.read_table(path, columns)
         rows = rows.filter(pc.is_in(rows["action"], value_set=pa.array(actions)))
         pieces.append(rows.select(schema.names).cast(schema))
     return pa.concat_tables(pieces).combine_chunks()

@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from feature_store import storage
 from feature_store.derived import EntityFiles, with_derived_keys
 from feature_store.keyed_files import rows_of_keys
 from feature_store.parts import Part, Target, write_hours
@@ -76,9 +76,7 @@ def sequence_parts(task: SequenceTask) -> Iterator[Part]:
     known = pa.concat_tables(
         [_known_behaviour(behaved), _known_offers(offered, task.entities)]
     )  # fmt: skip
-    asked = pa.concat_tables(
-        [_asked(pq.read_table(path, columns=_ASKING)) for path in task.samples]
-    )
+    asked = pa.concat_tables([_asked(storage.read_table(path, _ASKING)) for path in task.samples])
     found = list(_answered(known, asked))
     for number, target in enumerate(targets()):
         mine = [rows for rows in found if rows["view"][0].as_py() == number]
@@ -92,7 +90,7 @@ _ASKING: Final = [*_ENTITIES, "as_of", "hour"]
 @lru_cache(maxsize=2)
 def _wanted(samples: tuple[str, ...], key: str) -> pa.Array:
     """The distinct keys of sample files; a task reads many files, and asks for each of them."""
-    found = [pq.read_table(path, columns=[key])[key] for path in samples]
+    found = [storage.read_table(path, [key])[key] for path in samples]
     chunks = [chunk for column in found for chunk in column.chunks]
     return pc.unique(pc.drop_null(pa.chunked_array(chunks, pa.string())))
 

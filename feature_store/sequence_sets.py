@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
+from feature_store import storage
 from feature_store.schemas import TABLES, TIMESTAMP, optional
 from feature_store.sequence_views import SequenceView
 from feature_store.tables import Store, StoreError
@@ -101,7 +101,7 @@ def placed(samples: pa.Table, view: SequenceView, files: Sequence[str]) -> Place
         files: the hour's files of the view's table.
     """
     schema = optional(TABLES[view.table].schema)
-    found = ds.dataset(files, schema=schema, format="parquet").to_table()
+    found = storage.dataset(files, schema).to_table()
     elements = {}
     for element, name in zip(view.elements, view.columns(), strict=True):
         lists = [*found[element].chunks, pa.array([[]], schema.field(element).type)]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
+from feature_store import storage
 from feature_store.parts import Part, Target, staged_parts, write_hours
 from feature_store.schemas import TABLES, optional
 from feature_store.staged import Staged
@@ -61,7 +61,7 @@ def read_files(
         for batch in batches:
             for entry in batch.to_pylist():
                 wanted = columns[entry["tag"]] if isinstance(columns, Mapping) else columns
-                rows = pq.read_table(entry["path"], columns=wanted and list(wanted))
+                rows = storage.read_table(entry["path"], wanted)
                 yield from reader(rows, entry["tag"]).to_batches()
 
     listed = spark.createDataFrame(list(files), "tag int, path string")

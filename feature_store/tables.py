@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
@@ -42,6 +42,7 @@ from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 
+from feature_store import storage
 from feature_store.commits import check_footers, replace_files
 from feature_store.hour_writer import HourWriter, conform
 from feature_store.ledger import Completion, Ledger, reachable
@@ -75,20 +76,26 @@ class Writer:
 
 
 class Store:
-    """The warehouse folder and its catalog.
+    """The warehouse and its catalog.
 
     Args:
-        warehouse: folder that holds the tables, e.g. ``/data/warehouse``.
+        warehouse: what holds the tables: a folder, e.g. ``/data/warehouse``, or a place in a
+            bucket, ``s3://bucket/warehouse``.
         catalog_uri: SQLAlchemy URL of the catalog's database.
+
+    Raises:
+        StoreError: when ``warehouse`` is neither, or its bucket cannot be reached.
+        LedgerError: when the database does not answer.
     """
 
     def __init__(self, warehouse: str, catalog_uri: str) -> None:
-        self.warehouse = str(Path(warehouse).resolve())
+        self.warehouse = storage.absolute(warehouse)
+        storage.check(self.warehouse)
         engine = sa.create_engine(catalog_uri)
         reachable(engine)
         engine.dispose()
         self._catalog = SqlCatalog(
-            "rankmill", uri=catalog_uri, warehouse=f"file://{self.warehouse}"
+            "rankmill", uri=catalog_uri, **storage.catalog_properties(self.warehouse)
         )
         self.ledger = Ledger(self._catalog.engine)
         with contextlib.suppress(NamespaceAlreadyExistsError):
@@ -117,6 +124,18 @@ class Store:
     def staging(self, table: str) -> str:
         """A fresh folder path for files of ``table``; nothing sees them before their commit."""
         return f"{self.warehouse}/{_NAMESPACE}/{table}/data/{uuid.uuid4().hex}"
+
+    def spill_folder(self, table: str) -> Path:
+        """A fresh folder of this machine for what a writer of ``table`` cannot hold in memory.
+
+        Beside its files where the warehouse is a folder, so that what a killed writer leaves is
+        swept with them; else among the system's temporary files.
+        """
+        if storage.in_bucket(self.warehouse):
+            return Path(tempfile.mkdtemp(prefix="rankmill-spill-"))
+        folder = Path(f"{self.staging(table)}-spill")
+        folder.mkdir(parents=True)
+        return folder
 
     def commit(
         self, staged: Staged, writer: Writer, *, validated: bool | None = True
@@ -166,10 +185,9 @@ class Store:
         if rows.num_rows == 0:
             return []
         conformed = conform(rows, table, TABLES[table])
-        path = Path(self.staging(table)) / "rows.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(conformed, path, compression="zstd")
-        return [str(path)]
+        path = f"{self.staging(table)}/rows.parquet"
+        storage.write_table(conformed, path)
+        return [path]
 
     def _replace(
         self, name: str, where: BooleanExpression | None, paths: list[str], writer: Writer | None
@@ -291,7 +309,7 @@ class Store:
         """The rows of ``hours`` as an Arrow dataset with the table's declared schema."""
         schema = optional(TABLES[name].schema)
         paths = self.files(name, hours, where, snapshot_id)
-        return ds.dataset(paths, schema=schema, format="parquet")
+        return storage.dataset(paths, schema)
 
     def read(
         self,
@@ -311,7 +329,7 @@ class Store:
             t.file.file_path.removeprefix("file://") for t in self.iceberg(name).scan().plan_files()
         ]
         schema = optional(TABLES[name].schema)
-        return ds.dataset(sorted(paths), schema=schema, format="parquet").to_table()
+        return storage.dataset(sorted(paths), schema).to_table()
 
     def batches(
         self, name: str, hours: Sequence[str], columns: Sequence[str] | None = None

@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store import hours as hr
+from feature_store import storage
 from feature_store.views import FeatureView
 from feature_store.windows import Ints, epoch_hour
 
@@ -113,9 +113,7 @@ def day_content(contents: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def read_tiles(
-    paths: Iterable[str | Path], keys: Sequence[str], within: KeyRange = HASHES
-) -> pa.Table:
+def read_tiles(paths: Iterable[str], keys: Sequence[str], within: KeyRange = HASHES) -> pa.Table:
     """Rows of tile files: what is counted, and ``keys``.
 
     Args:
@@ -134,7 +132,7 @@ def read_tiles(
 
 
 def found_tiles(
-    paths: Iterable[str | Path],
+    paths: Iterable[str],
     within: KeyRange,
     columns: Sequence[str],
     find: Callable[[Ints], tuple[Ints, Ints]],
@@ -164,11 +162,11 @@ _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
 def _groups(
-    paths: Iterable[str | Path], within: KeyRange, coded: Sequence[str] = ()
+    paths: Iterable[str], within: KeyRange, coded: Sequence[str] = ()
 ) -> Iterator[tuple[pq.ParquetFile, int]]:
     """Row groups with keys in the range ``within``; columns ``coded`` are dictionaries."""
     for path in paths:
-        file = pq.ParquetFile(path, read_dictionary=coded)
+        file = storage.parquet_file(path, read_dictionary=coded)
         for group in range(file.num_row_groups):
             if _overlaps(file, group, within):
                 yield file, group

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
+from feature_store import storage
 from feature_store.digests import StreamDigest, content_digest
 from feature_store.embedding_sets import TABLE as EMBEDDINGS_TABLE
 from feature_store.embedding_sets import Beside, with_embeddings
@@ -131,7 +131,7 @@ def training_batches(
     beside = [(v, sequence_files(store, v, origin.hours, origin.snapshots)) for v in views]
     for hour in origin.hours:
         schema = optional(TABLES["samples"].schema)
-        read = ds.dataset(shown[hour], schema=schema, format="parquet")
+        read = storage.dataset(shown[hour], schema)
         samples = read.to_table(columns=_columns(recipe))
         table = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
         lists: list[Placed | Beside] = [placed(table, view, files[hour]) for view, files in beside]
@@ -221,7 +221,7 @@ class MovingSet:
         return pa.concat_tables([self._read(table, []), *(self._held[table, h] for h in there)])
 
     def _read(self, table: str, files: Sequence[str]) -> pa.Table:
-        read = ds.dataset(sorted(files), schema=optional(TABLES[table].schema), format="parquet")
+        read = storage.dataset(sorted(files), optional(TABLES[table].schema))
         if table == "outcomes":
             return read.to_table(columns=list(_OUTCOME))
         rows = read.to_table(columns=_columns(self._recipe))

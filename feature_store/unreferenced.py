@@ -18,6 +18,8 @@ from typing import Final
 
 from pyiceberg.table import Table
 
+from feature_store import storage
+from feature_store.storage import Found
 from feature_store.tables import Store, StoreError
 
 __all__ = ["Swept", "referenced", "sweep"]
@@ -40,7 +42,7 @@ class _Folder:
     """A folder as it was listed; ``pinned`` when it holds a link, or anything but files."""
 
     old: bool
-    files: dict[str, os.stat_result] = field(default_factory=dict)
+    files: dict[str, Found] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
     pinned: bool = False
 
@@ -93,14 +95,14 @@ def sweep(
     gone: set[str] = set()
     for path, content in listed.items():  # the deepest first
         doomed = [
-            (f"{path}/{name}", status.st_size)
-            for name, status in content.files.items()
-            if status.st_mtime < before.timestamp() and f"{path}/{name}" not in needed
+            (f"{path}/{name}", file.bytes)
+            for name, file in content.files.items()
+            if file.written < before.timestamp() and f"{path}/{name}" not in needed
         ]
         files, found = files + len(doomed), found + sum(size for _, size in doomed)
         if not dry:
             for file, _ in doomed:
-                Path(file).unlink(missing_ok=True)
+                storage.remove(file)
         emptied = len(doomed) == len(content.files) and gone.issuperset(content.folders)
         if emptied and content.old and not content.pinned and path not in kept:
             folders += 1
@@ -113,8 +115,15 @@ def sweep(
 
 
 def _listed(folder: str, before: float) -> dict[str, _Folder]:
-    """Every folder below ``folder``, itself included, each after those that it holds."""
+    """Every folder below ``folder``, itself included, each after those that it holds; of a bucket,
+    which has no folders, what paths have in common.
+    """
     listed: dict[str, _Folder] = {}
+    if storage.in_bucket(folder):
+        for file, found in storage.objects(folder):
+            path, _, name = file.rpartition("/")
+            listed.setdefault(path, _Folder(False)).files[name] = found
+        return listed
     if Path(folder).is_symlink():
         return listed
     for path, folders, names in os.walk(folder, topdown=False, followlinks=False):
@@ -128,7 +137,7 @@ def _listed(folder: str, before: float) -> dict[str, _Folder]:
                 if stat.S_ISDIR(status.st_mode):
                     content.folders.append(f"{path}/{name}")
                 elif stat.S_ISREG(status.st_mode):
-                    content.files[name] = status
+                    content.files[name] = Found(status.st_size, status.st_mtime)
                 else:
                     content.pinned = True
     return listed
@@ -140,10 +149,10 @@ def _check_whole(
     """Refuse where files might be taken for unreferenced only because of how they are named."""
     # A commit since the listing has made a newer one, which lists these as its predecessors.
     own = [table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)]
-    places = [Path(location.removeprefix(_SCHEME)) for location in own]
-    if not any(p.name in listed.get(str(p.parent), _Folder(False)).files for p in places):
+    places = [location.removeprefix(_SCHEME).rpartition("/") for location in own]
+    if not any(name in listed.get(path, _Folder(False)).files for path, _, name in places):
         raise StoreError(
-            f"{places[0]}, which the catalog names, is not below {folder} (links are not "
+            f"{''.join(places[0])}, which the catalog names, is not below {folder} (links are not "
             "followed): nothing is removed. Make the folders of the table real ones"
         )
     outside = sorted(path for path in needed if not path.startswith(f"{folder}/"))
@@ -156,7 +165,7 @@ def _check_whole(
         for name in content.files:
             if not name.endswith(_METADATA) or f"{path}/{name}" in needed:
                 continue
-            owner = _owner(Path(path, name))
+            owner = _owner(f"{path}/{name}")
             if owner not in (None, str(table.metadata.table_uuid)):
                 raise StoreError(
                     f"{path}/{name} belongs to the table of another catalog that shares the "
@@ -165,12 +174,12 @@ def _check_whole(
                 )
 
 
-def _owner(path: Path) -> str | None:
+def _owner(path: str) -> str | None:
     """The table whose rows a metadata file describes; None without rows, as when two runs created
     the table at once and one was too late, and for a file that is gone or was cut off.
     """
     try:
-        described = json.loads(path.read_bytes())
+        described = json.loads(storage.read_bytes(path))
         return str(described["table-uuid"]) if described["snapshots"] else None
     except (FileNotFoundError, ValueError, KeyError):
         return None

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from feature_store import hours as hr
+from feature_store import storage
 from feature_store.gate_kinds import KINDS
 from feature_store.gates import (
     GateResult,
@@ -58,7 +58,7 @@ def _measured(paths: Sequence[str], rows: int, rules: Sequence[GateRule]) -> Mea
     problems = check_files(paths, rows)
     if problems:
         return Measured(0, {}, problems)
-    events = ds.dataset(list(paths), schema=optional(EVENTS), format="parquet")
+    events = storage.dataset(paths, optional(EVENTS))
     return measure_hour(events.scanner(columns=columns_of(rules)).to_batches(), rules)
 
 

@@ -9,22 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from feature_store import hours as hr
+from feature_store import storage
 from feature_store.ledger import FencedOutError
 from feature_store.schemas import GATE_RESULTS, PROMOTIONS, TABLES, TableSpec
 from feature_store.tables import HourWriter, Staged, Store, StoreError, Writer
+from tests.object_store import overwrite
 
 TABLE, STAGE = "gate_results", "validate_events"
 HOURS = hr.hour_range("2026-11-11T05", "2026-11-11T08")
 FIRST, SECOND = HOURS[:2]
 
 
+@pytest.fixture(params=["tmp_path", "bucket"], ids=["folder", "bucket"])
+def warehouse(request: pytest.FixtureRequest) -> str:
+    """Where tables may lie."""
+    return str(request.getfixturevalue(request.param))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(str(tmp_path / "warehouse"), f"sqlite:///{tmp_path}/catalog.db")
+def store(warehouse: str, tmp_path: Path) -> Iterator[Store]:
+    opened = Store(warehouse, f"sqlite:///{tmp_path}/catalog.db")
     yield opened
     opened.close()
 
@@ -89,7 +96,7 @@ def test_an_earlier_snapshot_still_reads_the_earlier_hour(store: Store) -> None:
     commit(store, {FIRST: (2,)})
     assert store.iceberg(TABLE).refs()["model-1"].snapshot_id == first
     [path] = store.files(TABLE, [FIRST], snapshot_id=first)
-    assert pq.read_table(path)["value"].to_pylist() == [1]
+    assert storage.read_table(path)["value"].to_pylist() == [1]
     assert values(store, FIRST) == [2]
 
 
@@ -129,7 +136,7 @@ def test_a_commit_that_fails_leaves_no_hour_complete(store: Store) -> None:
     """Half of what is staged is no Parquet: neither the data nor the completion changes."""
     commit(store, {FIRST: (1,)})
     broken = staged(store, {SECOND: (2,)})
-    Path(broken.files[SECOND][0]).write_bytes(b"PAR1")
+    overwrite(broken.files[SECOND][0], b"PAR1")
     with pytest.raises(pa.ArrowInvalid):
         store.commit(broken, claim(store, [SECOND]))
     assert values(store, FIRST, SECOND) == [1]
@@ -139,7 +146,7 @@ def test_a_commit_that_fails_leaves_no_hour_complete(store: Store) -> None:
 def test_a_file_without_a_declared_column_is_refused(store: Store) -> None:
     """Iceberg would read the column back as null, the partition's own included."""
     made = staged(store, {FIRST: (1,)})
-    pq.write_table(rows(FIRST, 1).drop_columns(["hour"]), made.files[FIRST][0])
+    storage.write_table(rows(FIRST, 1).drop_columns(["hour"]), made.files[FIRST][0])
     with pytest.raises(StoreError, match=r"lacks the columns \['hour'\] of table gate_results"):
         store.commit(made, claim(store, [FIRST]))
     assert store.snapshot_id(TABLE) is None

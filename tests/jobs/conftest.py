@@ -70,11 +70,18 @@ class Result:
 
 @dataclass
 class Project:
-    """A log, a configuration and a store in one folder; jobs know MLflow when it is ``tracked``."""
+    """A log, a configuration and a store in one folder; jobs know MLflow when it is ``tracked``.
+
+    The tables may lie elsewhere: ``warehouse``.
+    """
 
     folder: Path
     capture: pytest.CaptureFixture[str] | None = None
     tracked: bool = True
+    warehouse: str = ""
+
+    def __post_init__(self) -> None:
+        self.warehouse = self.warehouse or str(self.folder / "warehouse")
 
     @property
     def data(self) -> Path:
@@ -107,7 +114,7 @@ class Project:
     def arguments(self, *given: str) -> list[str]:
         return [
             "--config", str(self.folder / "conf.yaml"),
-            "--warehouse", str(self.folder / "warehouse"),
+            "--warehouse", self.warehouse,
             "--catalog-uri", self.catalog_uri,
             *(["--tracking-uri", self.tracking_uri] if self.tracked else []),
             *given,
@@ -133,16 +140,14 @@ class Project:
         return Result(ended.returncode, _summary(ended.stdout), ended.stdout, ended.stderr)
 
     def store(self) -> Store:
-        return Store(str(self.folder / "warehouse"), self.catalog_uri)
+        return Store(self.warehouse, self.catalog_uri)
 
     def state(self) -> dict[str, Any]:
         """Everything that is committed: rows in order, as Iceberg sees them, and completions.
 
         Read through a catalog of its own, so that the state does not depend on the store's word.
         """
-        catalog = SqlCatalog(
-            "rankmill", uri=self.catalog_uri, warehouse=f"file://{self.folder / 'warehouse'}"
-        )
+        catalog = SqlCatalog("rankmill", uri=self.catalog_uri, warehouse=f"file://{self.warehouse}")
         found: dict[str, Any] = {}
         store = self.store()
         for identifier in catalog.list_tables("rankmill"):

@@ -130,9 +130,9 @@ def write(project: Project, table: str, rows: list[dict[str, Any]], schema: pa.S
     pq.write_table(pa.Table.from_pylist(rows, schema=optional(schema)), path)
 
 
-def prepared(folder: Path) -> Built:
+def prepared(folder: Path, warehouse: str = "") -> Built:
     """A store with the log's events, entities and features; nothing is known of anybody."""
-    project = Project(folder)
+    project = Project(folder, warehouse=warehouse)
     project.configure()
     write(project, "events", log(), SOURCE_EVENTS)
     write(project, "items", categories(), ITEMS)

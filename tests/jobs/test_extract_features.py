@@ -49,12 +49,10 @@ def events_of(hour: str, draw: random.Random) -> list[dict[str, Any]]:
     return rows
 
 
-def filled(folder: Path, seed: int = 11) -> Store:
+def filled(folder: Path, seed: int = 11, warehouse: str = "") -> Store:
     """A store with validated events and their entities, and nothing else."""
-    store, draw = (
-        Store(str(folder / "warehouse"), f"sqlite:///{folder}/catalog.db"),
-        random.Random(seed),
-    )
+    place = warehouse or str(folder / "warehouse")
+    store, draw = Store(place, f"sqlite:///{folder}/catalog.db"), random.Random(seed)
     rows = {"events": {hour: events_of(hour, draw) for hour in HOURS}}
     known = {"valid_from": hr.start_of(START), "hour": START, "numeric": [],
              "categorical": [("shop", "s1")]}  # fmt: skip
