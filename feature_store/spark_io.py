@@ -21,7 +21,7 @@ from pyspark.sql.types import StructType
 from feature_store import storage
 from feature_store.parts import Part, Target, staged_parts, write_hours
 from feature_store.schemas import TABLES, optional
-from feature_store.staged import Staged
+from feature_store.staged import Staged, StoreError
 
 if TYPE_CHECKING:  # workers import this module: the catalog's packages would cost each a second
     from feature_store.tables import Store
@@ -34,6 +34,8 @@ TARGET: Final = "_target"
 _BUCKET: Final = "_bucket"
 _MEET: Final = "_meet"
 _BUCKET_ROWS: Final = 500_000
+_READER: Final = "spark.rankmill.reader"
+_CHECKSUMS: Final = "parquet.page.verify-checksum.enabled"
 
 Reader = Callable[[pa.Table, int], pa.Table]
 _Task = TypeVar("_Task")
@@ -71,11 +73,24 @@ def read_files(
 def read_hours(
     spark: SparkSession, store: Store, table: str, hours: Sequence[str], columns: Sequence[str]
 ) -> DataFrame:
-    """``columns`` of completed ``hours``, in their declared types; empty without files."""
+    """``columns`` of completed ``hours``, in their declared types; empty without files.
+
+    Read by Arrow in the tasks, which needs nothing installed; by Spark itself where the setting
+    ``spark.rankmill.reader`` says ``spark``, which for a bucket needs hadoop-aws on the cluster.
+
+    Raises:
+        StoreError: for another value of the setting.
+    """
     declared = optional(TABLES[table].schema)
     chosen = pa.schema([declared.field(column) for column in columns])
     schema = from_arrow_schema(chosen)
     files = [(0, path) for path in store.files(table, hours)]
+    reader = spark.conf.get(_READER, "arrow")
+    if reader not in ("arrow", "spark"):
+        raise StoreError(f"{_READER} is {reader!r}; write arrow or spark")
+    if reader == "spark" and files:
+        by_itself = spark.read.schema(schema).option(_CHECKSUMS, "true")
+        return by_itself.parquet(*(storage.hadoop_path(path) for _, path in files))
 
     def select(rows: pa.Table, _tag: int) -> pa.Table:
         return rows.select(list(columns)).cast(chosen)

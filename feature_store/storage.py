@@ -32,6 +32,7 @@ __all__ = [
     "catalog_properties",
     "check",
     "dataset",
+    "hadoop_path",
     "in_bucket",
     "objects",
     "parquet_file",
@@ -120,6 +121,11 @@ def catalog_properties(warehouse: str) -> dict[str, str]:
         "s3.request-timeout": str(_REQUEST_SECONDS),
     }
     return {"warehouse": warehouse, **{key: value for key, value in given.items() if value}}
+
+
+def hadoop_path(path: str) -> str:
+    """``path`` as Hadoop's file systems call it."""
+    return f"s3a://{path.removeprefix(_S3)}" if in_bucket(path) else f"{_FILE}{path}"
 
 
 def parquet_file(path: str, **options: Any) -> pq.ParquetFile:

@@ -106,16 +106,36 @@ def _store(machine: Machine) -> list[Problem]:
         options = ("RANKMILL_WAREHOUSE", "RANKMILL_CATALOG_URI")
         there, absent = options if folder else options[::-1]
         found.append((WARN, f"{there} is set and {absent} is not", "A job by hand needs both."))
-    if "://" in folder:
-        wrong = f"RANKMILL_WAREHOUSE={folder} is an address"
-        found.append((FAIL, wrong, "The tables lie in a folder: write its path."))
-    elif folder and not Path(folder).is_absolute():
+    if "://" in folder and not folder.startswith(("s3://", "file://")):
+        wrong = f"RANKMILL_WAREHOUSE: tables cannot lie in {folder}"
+        found.append((FAIL, wrong, "name a folder, or a bucket as s3://bucket/folder"))
+    elif folder and "://" not in folder and not Path(folder).is_absolute():
         wrong = f"RANKMILL_WAREHOUSE={folder} means another folder wherever a job is started"
         found.append((WARN, wrong, "Write the whole path."))
     scheme = catalog.partition(":")[0]
     if catalog and scheme.partition("+")[0] not in ("postgresql", "sqlite"):
         wrong = f"RANKMILL_CATALOG_URI has the scheme {scheme!r}"
         found.append((FAIL, wrong, "Write it as postgresql+psycopg2://user@host:5432/catalog."))
+    return found
+
+
+def _bucket(machine: Machine) -> list[Problem]:
+    """How a warehouse in a bucket is reached: by AWS's own variables."""
+    found: list[Problem] = []
+    if not machine.environ.get("RANKMILL_WAREHOUSE", "").startswith("s3://"):
+        return found
+    endpoint = machine.environ.get("AWS_ENDPOINT_URL", "")
+    if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
+        wrong = f"AWS_ENDPOINT_URL={endpoint} is no address"
+        found.append((FAIL, wrong, "Write it as http://127.0.0.1:9000; none is Amazon's own."))
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    there = [name for name in keys if machine.environ.get(name)]
+    if len(there) == 1:
+        absent = next(name for name in keys if name not in there)
+        found.append((FAIL, f"{there[0]} is set and {absent} is not", "Set both, or neither."))
+    if not machine.environ.get("RANKMILL_SCRATCH"):
+        wrong = "checkpoints lie among the temporary files"
+        found.append((WARN, wrong, "Set RANKMILL_SCRATCH to a folder that outlives a job."))
     return found
 
 
@@ -157,7 +177,7 @@ def _others(machine: Machine) -> list[Problem]:
 
 
 _RULES: tuple[Callable[[Machine], list[Problem]], ...] = (
-    _paths, _tracking, _store, _hours, _master, _others,
+    _paths, _tracking, _store, _bucket, _hours, _master, _others,
 )  # fmt: skip
 
 

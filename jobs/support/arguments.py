@@ -31,7 +31,9 @@ def job_parser(
     where = parser.add_argument_group("where (defaults come from the environment)")
     where.add_argument("--config", metavar="YAML", help="configuration [RANKMILL_CONFIG]")
     where.add_argument("--data", metavar="PATH", help="the source's files [RANKMILL_DATA]")
-    where.add_argument("--warehouse", metavar="DIR", help="tables [RANKMILL_WAREHOUSE]")
+    where.add_argument(
+        "--warehouse", metavar="PLACE", help="folder or s3://bucket/folder [RANKMILL_WAREHOUSE]"
+    )
     where.add_argument(
         "--catalog-uri", metavar="URL", help="catalog database [RANKMILL_CATALOG_URI]"
     )

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from pyspark.sql import SparkSession
 
 from feature_store import hours as hr
 from feature_store.extraction import Unit, work
 from feature_store.schemas import TABLES, optional
-from feature_store.spark_io import meet, run_tasks
+from feature_store.spark_io import meet, read_hours, run_tasks
+from feature_store.tables import Store, StoreError
 from feature_store.tiles import key_ranges
 from feature_store.views import VIEWS
+from tests.feature_store.test_tables import FIRST, SECOND, commit
 from tests.session import uses_spark
 
 pytestmark = uses_spark
@@ -47,6 +50,25 @@ def test_rows_of_a_key_meet_after_a_join_on_it(spark: SparkSession) -> None:
     for frame in (tiles, joined):
         found = meet(frame, ("view", "k1")).mapInArrow(keys_of, "view int, k1 string").collect()
         assert len(found) == len(set(found)) == 36, "every key in one partition only"
+
+
+def test_hours_are_the_same_whoever_reads_them(store: Store, spark: SparkSession) -> None:
+    """By Arrow in the tasks, or by Spark where the setting says so; nobody else."""
+    commit(store, {FIRST: (1, 2), SECOND: (3,)})
+    columns = ("value", "gate", "hour")
+    found = {}
+    try:
+        for reader in ("arrow", "spark"):
+            spark.conf.set("spark.rankmill.reader", reader)
+            rows = read_hours(spark, store, "gate_results", [FIRST, SECOND], columns)
+            found[reader] = sorted(rows.collect()), rows.dtypes
+        spark.conf.set("spark.rankmill.reader", "hive")
+        with pytest.raises(StoreError, match=r"spark\.rankmill\.reader is 'hive'; write arrow"):
+            read_hours(spark, store, "gate_results", [FIRST], columns)
+    finally:
+        spark.conf.unset("spark.rankmill.reader")
+    assert found["arrow"] == found["spark"]
+    assert len(found["arrow"][0]) == 3
 
 
 def test_units_are_done_by_tasks(spark: SparkSession, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Variables and settings
 
+BUCKET = {"RANKMILL_WAREHOUSE": "s3://b/t", "RANKMILL_CATALOG_URI": "sqlite://"}
+
 
 def test_a_typo_names_the_nearest_variable(here: Machine) -> None:
     assert variables.unknown_variables(having(here, RANKMILL_CONFIG="x")).level == OK
@@ -66,10 +68,17 @@ def test_readme_lists_every_variable() -> None:
         ({"RANKMILL_WAREHOUSE": "/tables"}, WARN, "RANKMILL_CATALOG_URI is not"),
         ({"RANKMILL_CATALOG_URI": "sqlite://"}, WARN, "RANKMILL_WAREHOUSE is not"),
         (
-            {"RANKMILL_WAREHOUSE": "s3://b/t", "RANKMILL_CATALOG_URI": "sqlite://"},
+            {"RANKMILL_WAREHOUSE": "s3a://b/t", "RANKMILL_CATALOG_URI": "sqlite://"},
             FAIL,
-            "RANKMILL_WAREHOUSE=s3://b/t is an address",
+            "RANKMILL_WAREHOUSE: tables cannot lie in s3a://b/t",
         ),
+        ({**BUCKET, "AWS_ENDPOINT_URL": "store:9000"}, FAIL, "store:9000 is no address"),
+        (
+            {**BUCKET, "AWS_SECRET_ACCESS_KEY": "secret"},
+            FAIL,
+            "AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not",
+        ),
+        (BUCKET, WARN, "checkpoints lie among the temporary files"),
         (
             {"RANKMILL_WAREHOUSE": "here", "RANKMILL_CATALOG_URI": "postgresql://h/catalog"},
             WARN,
@@ -111,6 +120,8 @@ def test_settings_that_work(here: Machine) -> None:
         RANKMILL_SPARK_MASTER="local[2]",
     )
     assert variables.settings(found) == Found(OK, "nothing contradicts")
+    bucket = {**BUCKET, "RANKMILL_SCRATCH": "/s", "AWS_ENDPOINT_URL": "http://store:9000"}
+    assert variables.settings(having(here, **bucket)).level == OK
     for master in ("local", "local[*]", "local[4,3]", "spark://h:7077", "yarn", "k8s://h:443"):
         assert variables.settings(having(here, RANKMILL_SPARK_MASTER=master)).level == OK, master
 
