@@ -36,6 +36,7 @@ __all__ = [
     "in_bucket",
     "objects",
     "parquet_file",
+    "parquet_files",
     "parquet_writer",
     "read_bytes",
     "read_metadata",
@@ -207,6 +208,15 @@ def remove(path: str) -> None:
         filesystem.delete_file(inside)
     except FileNotFoundError:
         return
+
+
+def parquet_files(folder: str) -> list[str]:
+    """Every ``.parquet`` file below ``folder``, in the order of their paths, name by name."""
+    if in_bucket(folder):
+        found = [path for path, _ in objects(folder) if path.endswith(".parquet")]
+    else:
+        found = [str(path) for path in Path(folder).rglob("*.parquet")]
+    return sorted(found, key=lambda path: path.split("/"))
 
 
 def objects(place: str) -> Iterator[tuple[str, Found]]:

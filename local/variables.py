@@ -78,7 +78,7 @@ def _paths(machine: Machine) -> list[Problem]:
         found.append((FAIL, refused, "The configurations are in conf/."))
     for name, what in (("RANKMILL_DATA", "the source's files"), ("RANKMILL_JOBS_DIR", "the jobs")):
         value = machine.environ.get(name)
-        if value and not (machine.root / value).exists():
+        if value and "://" not in value and not (machine.root / value).exists():
             remedy = f"Set {name} to where {what} are, or unset it."
             found.append((FAIL, f"{name}={value} does not exist", remedy))
     return found

@@ -6,12 +6,11 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store import hours
+from feature_store import hours, storage
 from feature_store.sources.arrow import hour_of_micros, micros_of
 from feature_store.sources.base import SourceError
 
@@ -22,14 +21,14 @@ __all__ = ["DataFile", "arrival_bounds", "check_file", "check_folder", "list_fil
 class DataFile:
     """One Parquet file and the ``hour=`` folder that it lies in, if any."""
 
-    path: Path
+    path: str
     hour: str | None
 
     @cached_property
     def footer(self) -> pq.FileMetaData:
         """The file's footer; SourceError when it has none."""
         try:
-            return pq.read_metadata(self.path)
+            return storage.read_metadata(self.path)
         except (pa.ArrowInvalid, OSError) as error:
             raise SourceError(
                 f"{self.path} is not a readable Parquet file ({error}); write it again"
@@ -62,22 +61,22 @@ class DataFile:
         return True
 
 
-def list_files(folder: Path) -> list[DataFile]:
+def list_files(folder: str) -> list[DataFile]:
     """The Parquet files below ``folder`` in the order of their paths; hidden ones are left out.
 
     Raises:
         SourceError: for an ``hour=`` folder that names no hour.
     """
     found = []
-    for path in sorted(folder.rglob("*.parquet")):
-        parts = path.relative_to(folder).parts
+    for path in storage.parquet_files(folder):
+        parts = path.removeprefix(folder).strip("/").split("/")
         if any(part.startswith((".", "_")) for part in parts):
             continue
         found.append(DataFile(path, _folder_hour(path, parts)))
     return found
 
 
-def _folder_hour(path: Path, parts: Sequence[str]) -> str | None:
+def _folder_hour(path: str, parts: Sequence[str]) -> str | None:
     for part in parts[:-1]:
         key, mark, value = part.partition("=")
         if key == "hour" and mark:
@@ -153,7 +152,7 @@ def _converts(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_values(file: DataFile, column: str, count: int = 3) -> str:
-    with pq.ParquetFile(file.path) as parquet:
+    with storage.parquet_file(file.path) as parquet:
         for batch in parquet.iter_batches(count, columns=[column]):
             return ", ".join(repr(value) for value in batch.column(0).to_pylist())
     return "(none)"

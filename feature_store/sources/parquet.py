@@ -5,7 +5,8 @@
 
 An ``hour=`` folder holds what arrived in that hour. Without such folders a row belongs to the hour
 of its ``ingested_at``, or of its ``event_time`` where that is null. Times without a time zone are
-in UTC. Files are read in the order of their paths, row group after row group.
+in UTC. Files are read in the order of their paths, row group after row group. PATH may lie in a
+bucket: ``s3://bucket/folder``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from feature_store import hours
+from feature_store import hours, storage
 from feature_store.schemas import ENTITY_TABLES, SOURCE_EVENTS, TIMESTAMP
 from feature_store.sources.arrow import (
     MAX_BATCH_ROWS,
@@ -54,7 +54,7 @@ class ParquetSource:
     """Canonical Parquet under one folder.
 
     Args:
-        path: the folder that holds ``events/``.
+        path: the folder that holds ``events/``, here or in a bucket.
         windows: action to attribution window in seconds; replaces the defaults altogether, so it
             also says which actions the log has.
         time_zone: of the business day.
@@ -73,7 +73,7 @@ class ParquetSource:
     ) -> None:
         if not isinstance(has_requests, bool):
             raise TypeError(f"has_requests is {has_requests!r}; write true or false")
-        self.path = Path(path)
+        self.path = str(path).rstrip("/") if storage.in_bucket(str(path)) else str(Path(path))
         self.has_requests = has_requests
         self.time_zone = checked_zone(time_zone, self.name)
         self.windows: Mapping[str, int] = checked_windows(
@@ -91,7 +91,7 @@ class ParquetSource:
             check_folder(file)
         self._check_requests(files)
         for table, schema in ENTITY_TABLES.items():
-            for file in list_files(self.path / table):
+            for file in list_files(f"{self.path}/{table}"):
                 check_file(file, schema, derived=_DERIVED)
 
     def span(self) -> tuple[str, str]:
@@ -128,7 +128,7 @@ class ParquetSource:
         if table not in ENTITY_TABLES:
             raise SourceError(f"no entity table {table!r}; they are {', '.join(ENTITY_TABLES)}")
         schema = ENTITY_TABLES[table]
-        for file in list_files(self.path / table):
+        for file in list_files(f"{self.path}/{table}"):
             if file.hour is not None and not first <= file.hour <= last:
                 continue
             check_file(file, schema, derived=_DERIVED)
@@ -142,11 +142,15 @@ class ParquetSource:
                 if kept.num_rows:
                     yield kept
 
+    @property
+    def _events(self) -> str:
+        return f"{self.path}/events"
+
     def _event_files(self) -> list[DataFile]:
-        files = list_files(self.path / "events")
+        files = list_files(self._events)
         if not files:
             raise SourceError(
-                f"no Parquet file under {self.path / 'events'}; "
+                f"no Parquet file under {self._events}; "
                 "point source.options.path at the folder that holds events/"
             )
         return files
@@ -163,7 +167,7 @@ class ParquetSource:
                 ]
         if not found:
             raise SourceError(
-                f"no row under {self.path / 'events'} has an ingested_at or an event_time; "
+                f"no row under {self._events} has an ingested_at or an event_time; "
                 "fill event_time, in UTC"
             )
         return _Span(min(low for low, _ in found), max(high for _, high in found))
@@ -185,7 +189,7 @@ class ParquetSource:
         rows = sum(file.footer.num_rows for file in files)
         if rows and all(file.is_all_null("request_id") for file in files):
             raise SourceError(
-                f"{self.path / 'events'}: column 'request_id' is null in all {rows} rows of "
+                f"{self._events}: column 'request_id' is null in all {rows} rows of "
                 f"{len(files)} files, but has_requests is true; set source.options.has_requests: "
                 "false, and impressions are grouped by user and hour"
             )
@@ -193,7 +197,7 @@ class ParquetSource:
 
 def _read(file: DataFile, schema: pa.Schema, group: int | None = None) -> Iterator[pa.RecordBatch]:
     """Batches of ``file`` with the columns and types of ``schema``; absent ones are null."""
-    with pq.ParquetFile(file.path) as parquet:
+    with storage.parquet_file(file.path) as parquet:
         present = set(parquet.schema_arrow.names)
         columns = [name for name in schema.names if name in present]
         groups = None if group is None else [group]

@@ -38,7 +38,7 @@ class SimulatorSource(ParquetSource):
 
     def span(self) -> tuple[str, str]:
         """The hours that the manifest calls complete."""
-        manifest = read_manifest(self.path)
+        manifest = read_manifest(Path(self.path))
         how = f"run: python jobs/simulate_events.py --out {self.path}"
         if manifest is None:
             raise SourceError(f"{self.path} holds no simulation (no {MANIFEST}); {how}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
 from feature_store.schemas import ENTITY_TABLES, SOURCE_EVENTS, TIMESTAMP
 from feature_store.sources import DEFAULT_WINDOWS, SourceError, open_source
+from tests.object_store import overwrite
 
 
 def at(hour, minute=0):
@@ -219,3 +221,20 @@ def test_wrong_entities_are_named(tmp_path):
         list(source.entities("users", *source.span()))
     with pytest.raises(SourceError, match="'shops'"):
         list(source.entities("shops", *source.span()))
+
+
+def test_a_log_in_a_bucket_is_read_as_one_in_a_folder(tmp_path, bucket):
+    save(tmp_path, events(ROWS[0]), "events/hour=2026-11-11T05/a.parquet")
+    here = save(tmp_path, users(), "users/hour=2026-11-11T05/a.parquet")
+    pafs.copy_files(tmp_path.as_uri(), f"{bucket}/log")
+    there = open_source("parquet", {"path": f"{bucket}/log/"})
+    assert there.path == f"{bucket}/log"
+    there.check()
+    assert there.span() == here.span()
+    for read in (lambda s: s.events(*s.span()), lambda s: s.entities("users", *s.span())):
+        assert list(read(there)) == list(read(here)) != []
+    overwrite(f"{bucket}/log/events/hour=2026-11-11T05/a.parquet", b"PAR1 not")
+    with pytest.raises(SourceError, match=r"s3://.*a\.parquet is not a readable Parquet file"):
+        there.check()
+    with pytest.raises(SourceError, match=r"no Parquet file under s3://.*/none/events"):
+        open_source("parquet", {"path": f"{bucket}/none"}).check()
