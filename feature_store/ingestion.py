@@ -180,7 +180,7 @@ def stage_hours(
         RowsRefusedError: when an hour has more malformed rows than ``rules`` allow.
         SourceError: when the source's files are not what its adapter reads.
     """
-    source.check()
+    source.check(hr.add(first, -DUPLICATE_HOURS), last)
     result = IngestedHours()
     hours = hr.hour_range(first, last)
     folder = store.spill_folder("events")

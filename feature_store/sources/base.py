@@ -47,8 +47,12 @@ class Source(Protocol):
     windows: Mapping[str, int]
     """The actions this source declares, each with its attribution window in seconds."""
 
-    def check(self) -> None:
-        """Raise SourceError unless every file is there with the columns and types it must have."""
+    def check(self, first: str | None = None, last: str | None = None, /) -> None:
+        """Raise SourceError unless every file is there with the columns and types it must have.
+
+        With a first and a last hour, only what arrived in them need be looked at: a log of years
+        must not be read anew every hour.
+        """
 
     def span(self) -> tuple[str, str]:
         """The first and the last hour with arrivals, both complete or being filled."""

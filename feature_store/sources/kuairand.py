@@ -95,7 +95,7 @@ class KuaiRandSource:
         self._known_scan: _Scan | None = None
         self._known_authors: tuple[npt.NDArray[np.int64], pa.Array] | None = None
 
-    def check(self) -> None:
+    def check(self, _first: str | None = None, _last: str | None = None, /) -> None:
         """Read all three kinds of files once and raise SourceError for what is missing or wrong."""
         self._known_scan = self._known_authors = None
         self._scan()

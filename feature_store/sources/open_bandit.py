@@ -104,7 +104,7 @@ class OpenBanditSource:
         self.windows: Mapping[str, int] = {"click": 0}
         self._known_scan: _Scan | None = None
 
-    def check(self) -> None:
+    def check(self, _first: str | None = None, _last: str | None = None, /) -> None:
         """Read both files once and raise SourceError for what is missing or wrong."""
         self._known_scan = None
         self._scan()

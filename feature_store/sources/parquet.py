@@ -42,6 +42,7 @@ __all__ = ["ParquetSource"]
 
 # Columns of an entity table that a file may leave out, beside the nullable ones.
 _DERIVED = ("valid_from", "hour")
+_DAY_HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,22 @@ class ParquetSource:
         )
         self._known_span: _Span | None = None
 
-    def check(self) -> None:
-        """Read every footer and raise SourceError for the first file that cannot be read as
-        canonical events or entities."""
+    def check(self, first: str | None = None, last: str | None = None, /) -> None:
+        """Read the footers and raise SourceError for the first file that cannot be read as
+        canonical events or entities.
+
+        Of ``hour=`` folders only those of the hours, if any are given. That a log without
+        request_id says so is then looked at of a day or more: a quiet hour may have none.
+        """
         self._known_span = None
-        files = self._event_files()
+        files = _of(self._event_files(), first, last)
         for file in files:
             check_file(file, SOURCE_EVENTS)
             check_folder(file)
-        self._check_requests(files)
+        if not (first and last) or len(hours.hour_range(first, last)) >= _DAY_HOURS:
+            self._check_requests(files)
         for table, schema in ENTITY_TABLES.items():
-            for file in list_files(f"{self.path}/{table}"):
+            for file in _of(list_files(f"{self.path}/{table}"), first, last):
                 check_file(file, schema, derived=_DERIVED)
 
     def span(self) -> tuple[str, str]:
@@ -193,6 +199,15 @@ class ParquetSource:
                 f"{len(files)} files, but has_requests is true; set source.options.has_requests: "
                 "false, and impressions are grouped by user and hour"
             )
+
+
+def _of(files: list[DataFile], first: str | None, last: str | None) -> list[DataFile]:
+    """Those of ``files`` that may hold what arrived in the hours; None is no bound."""
+    return [
+        file for file in files
+        if file.hour is None
+        or ((first is None or first <= file.hour) and (last is None or file.hour <= last))
+    ]  # fmt: skip
 
 
 def _read(file: DataFile, schema: pa.Schema, group: int | None = None) -> Iterator[pa.RecordBatch]:

@@ -117,7 +117,7 @@ class TaobaoSource:
         }
         self._known_scan: _Scan | None = None
 
-    def check(self) -> None:
+    def check(self, _first: str | None = None, _last: str | None = None, /) -> None:
         """Read the file once and raise SourceError for what is missing or wrong in it."""
         self._known_scan = None
         self._scan()

@@ -31,10 +31,10 @@ class SimulatorSource(ParquetSource):
         windows = {action: DEFAULT_WINDOWS[action] for action in ACTIONS[1:]}
         super().__init__(path=path, windows=windows, time_zone=TIME_ZONE)
 
-    def check(self) -> None:
+    def check(self, first: str | None = None, last: str | None = None, /) -> None:
         """As for Parquet, and the simulation must be complete."""
         self.span()
-        super().check()
+        super().check(first, last)
 
     def span(self) -> tuple[str, str]:
         """The hours that the manifest calls complete."""

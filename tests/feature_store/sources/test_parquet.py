@@ -238,3 +238,29 @@ def test_a_log_in_a_bucket_is_read_as_one_in_a_folder(tmp_path, bucket):
         there.check()
     with pytest.raises(SourceError, match=r"no Parquet file under s3://.*/none/events"):
         open_source("parquet", {"path": f"{bucket}/none"}).check()
+
+
+def test_an_hour_is_checked_without_the_years_before_it(tmp_path):
+    """Broken files of other hours are neither read nor in the way; the whole check finds them."""
+    save(tmp_path, events(ROWS[0]), "events/hour=2026-11-11T05/a.parquet")
+    source = save(tmp_path, events(ROWS[1]), "events/hour=2026-11-11T06/a.parquet")
+    save(tmp_path, users(), "users/hour=2026-11-11T06/a.parquet")
+    old = [tmp_path / f"{table}/hour=2026-11-11T04/a.parquet" for table in ("events", "users")]
+    for path in old:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"PAR1 not")
+    source.check("2026-11-11T05", "2026-11-11T06")
+    for path in old:
+        with pytest.raises(SourceError, match=str(path)):
+            source.check("2026-11-11T04", "2026-11-11T06")
+        with pytest.raises(SourceError, match=str(path)):
+            source.check()
+        path.unlink()
+    source.check()
+
+
+def test_requests_are_asked_for_over_a_day_and_not_of_a_quiet_hour(tmp_path):
+    source = save(tmp_path, events(ROWS[0], request_id=None))
+    source.check("2026-11-11T05", "2026-11-11T07")
+    with pytest.raises(SourceError, match="has_requests: false"):
+        source.check("2026-11-11T05", "2026-11-12T04")
