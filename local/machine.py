@@ -29,6 +29,7 @@ __all__ = [
     "room_for_packages",
     "room_for_state",
     "room_for_temporary",
+    "total_memory",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +182,13 @@ def available_memory(machine: Machine | None = None) -> int:
     machine = machine or Machine()
     free = _meminfo(machine).get("MemAvailable", 0)
     return min([free, *(left for _, left in memory_limits(machine))])
+
+
+def total_memory(machine: Machine | None = None) -> int:
+    """Bytes of memory, of the container where it has a limit; 0 where the system does not tell."""
+    machine = machine or Machine()
+    there = _meminfo(machine).get("MemTotal", 0)
+    return min([there, *(limit for limit, _ in memory_limits(machine))])
 
 
 def memory(machine: Machine) -> Found:

@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+from local.machine import total_memory
 from local.stack import HOST, LONGEST_SOCKET_FOLDER, Ports, Stack
 
 __all__ = ["database_uri", "driver_memory", "environment", "write_spark_settings"]
@@ -33,9 +34,8 @@ def database_uri(stack: Stack, database: str, driver: str = "psycopg2") -> str:
 
 
 def driver_memory() -> str:
-    """A quarter of this machine's memory for Spark's driver, from 1 to 4 GiB."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{min(4096, max(1024, total // 4 // 2**20))}m"
+    """A quarter of the memory there is for Spark's driver, from 1 to 4 GiB."""
+    return f"{min(4096, max(1024, total_memory() // 4 // 2**20))}m"
 
 
 def write_spark_settings(stack: Stack) -> Path:

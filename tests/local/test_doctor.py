@@ -110,8 +110,10 @@ def test_a_containers_limit_counts(
         FAIL,
         "2.0 GiB of the container's 4.0 GiB available, 1.0 GiB swap",
     )
+    assert machine.total_memory(here) == 4 * GIB
     (group / limit).write_text("max\n" if limit == "memory.max" else f"{2**63 - 4096}\n")
     assert machine.memory(here).level == OK
+    assert machine.total_memory(here) == 16 * GIB
 
 
 def test_a_quota_of_cores_counts(here: Machine) -> None:
