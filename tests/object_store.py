@@ -80,7 +80,8 @@ class ObjectStore:
             options |= {f"{name}.port": pair[0], f"{name}.port.grpc": pair[1]}
             if name in ("filer", "s3"):
                 options[f"{name}.localSocket"] = self.folder / f"{name}.sock"
-        command = [str(WEED), "server", "-filer", "-s3", *(f"-{k}={v}" for k, v in options.items())]
+        given = (f"-{name}={value}" for name, value in options.items())
+        command = [str(WEED), "-logtostderr=true", "server", "-filer", "-s3", *given]
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, "HOME": str(self.folder)}
@@ -107,6 +108,8 @@ class ObjectStore:
             self.process.send_signal(how)
             self.process.wait(30)
             self.process = None
+        for name, port in zip(_PORTS, self.ports[:4], strict=True):  # it leaves them behind
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 @contextmanager
