@@ -109,7 +109,7 @@ class ObjectStore:
             self.process.wait(30)
             self.process = None
         for name, port in zip(_PORTS, self.ports[:4], strict=True):  # it leaves them behind
-            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
 @contextmanager
