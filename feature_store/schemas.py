@@ -7,12 +7,13 @@ integers (cents, milliseconds).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
 
 from feature_store.sequence_views import ELEMENTS, SEQUENCE_VIEWS, SequenceView
+from feature_store.table_spec import NOBODY, OF_USER, USER_COLUMN, TableSpec, UserRows
 from feature_store.views import VIEWS, FeatureView, dense_columns, sparse_columns
 
 __all__ = [
@@ -359,29 +360,32 @@ def _sequences(view: SequenceView) -> pa.Schema:
     )
 
 
-@dataclass(frozen=True)
-class TableSpec:
-    """A table's columns and its identity partition columns; the first, if any, is `hour`."""
-
-    schema: pa.Schema
-    partition: tuple[str, ...] = ("hour",)
+def _users(keys: Sequence[str]) -> UserRows:
+    """Whose the rows of a table with such ``keys`` are."""
+    return OF_USER if USER_COLUMN in keys else NOBODY
 
 
 TABLES: Final[dict[str, TableSpec]] = {
-    "events": TableSpec(EVENTS),
-    "quarantine": TableSpec(QUARANTINE),
-    **{name: TableSpec(schema) for name, schema in ENTITY_TABLES.items()},
+    "events": TableSpec(EVENTS, users=OF_USER),
+    "quarantine": TableSpec(QUARANTINE, users=UserRows(json=("row_json",))),
+    **{name: TableSpec(s, users=_users(s.names)) for name, s in ENTITY_TABLES.items()},
     "gate_results": TableSpec(GATE_RESULTS),
-    "samples": TableSpec(SAMPLES),
-    "outcomes": TableSpec(OUTCOMES),
-    "behaviour": TableSpec(BEHAVIOUR),
-    **{view.table: TableSpec(_sequences(view)) for view in SEQUENCE_VIEWS},
-    **{view.counts_table: TableSpec(_counts(view)) for view in VIEWS},
-    **{view.day_counts_table: TableSpec(_counts(view)) for view in VIEWS},
-    **{view.features_table: TableSpec(_features(view)) for view in VIEWS},
-    "edges": TableSpec(EDGES),
-    "node_embeddings": TableSpec(NODE_EMBEDDINGS),
+    "samples": TableSpec(SAMPLES, users=OF_USER),
+    "outcomes": TableSpec(OUTCOMES, users=UserRows(traced=("event_id", "sample_id"))),
+    "behaviour": TableSpec(BEHAVIOUR, users=OF_USER),
+    **{v.table: TableSpec(_sequences(v), users=_users([v.key])) for v in SEQUENCE_VIEWS},
+    **{v.counts_table: TableSpec(_counts(v), users=_users(v.keys)) for v in VIEWS},
+    **{v.day_counts_table: TableSpec(_counts(v), users=_users(v.keys)) for v in VIEWS},
+    **{v.features_table: TableSpec(_features(v), users=_users(v.keys)) for v in VIEWS},
+    "edges": TableSpec(EDGES, users=UserRows(nodes=tuple(
+        (f"{end}_type", f"{end}_id") for end in ("source", "target")
+    ))),
+    "node_embeddings": TableSpec(
+        NODE_EMBEDDINGS, users=UserRows(nodes=(("node_type", "node_id"),))
+    ),
     "evaluations": TableSpec(EVALUATIONS, ("hour", "evaluation")),
-    "evaluation_groups": TableSpec(EVALUATION_GROUPS, ("hour", "evaluation")),
+    "evaluation_groups": TableSpec(
+        EVALUATION_GROUPS, ("hour", "evaluation"), UserRows(traced=("group_id",))
+    ),
     "promotions": TableSpec(PROMOTIONS, ()),
-}
+}  # fmt: skip
