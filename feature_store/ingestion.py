@@ -24,7 +24,9 @@ import pyarrow.parquet as pq
 from feature_store import hours as hr
 from feature_store.schemas import ACTIONS, ENTITY_TABLES, SOURCE_EVENTS, TARGET_TYPES, optional
 from feature_store.sources.base import Source
+from feature_store.table_spec import USER_COLUMN
 from feature_store.tables import HourWriter, Staged, Store
+from feature_store.tombstones import FORGOTTEN, Tombstones
 
 __all__ = ["IngestRules", "IngestedHours", "RowsRefusedError", "judge", "stage_hours"]
 
@@ -159,6 +161,23 @@ def _buckets(ids: pa.ChunkedArray, buckets: int) -> np.ndarray[Any, np.dtype[np.
     return np.fromiter(codes, dtype=np.int64, count=len(ids))
 
 
+@dataclass
+class _Remembered:
+    """Leaves forgotten users out, and counts their rows of the hours from ``first`` on."""
+
+    tombstones: Tombstones
+    first: str
+    hashes: frozenset[str]
+    rows: int = 0
+
+    def without(self, rows: pa.Table) -> pa.Table:
+        kept = self.tombstones.without(rows, self.hashes)
+        if kept.num_rows < rows.num_rows and "hour" in rows.column_names:
+            before = pc.sum(pc.greater_equal(rows["hour"], self.first)).as_py()
+            self.rows += before - (pc.sum(pc.greater_equal(kept["hour"], self.first)).as_py() or 0)
+        return kept
+
+
 def _judged(
     source: Source, first: str, last: str, rules: IngestRules, fallback: str
 ) -> Iterator[pa.Table]:
@@ -183,10 +202,12 @@ def stage_hours(
     source.check(hr.add(first, -DUPLICATE_HOURS), last)
     result = IngestedHours()
     hours = hr.hour_range(first, last)
+    tombstones = Tombstones(store.ledger)
+    remembered = _Remembered(tombstones, first, tombstones.hashes())
     folder = store.spill_folder("events")
     spill = _Spill(folder)
     try:
-        bad = _spill_all(source, spill, first, last, rules)
+        bad = _spill_all(source, spill, first, last, rules, remembered)
         spill.close()
         where = f"source {source.name} at {getattr(source, 'path', 'its files')}"
         _refuse_bad_hours(bad, spill, hours, rules, where)
@@ -196,18 +217,24 @@ def stage_hours(
     finally:
         spill.close()
         shutil.rmtree(folder)
-    result.staged = _stage_entities(source, store, first, last)
+    if remembered.rows:
+        result.rejected[FORGOTTEN] = remembered.rows
+        result.rows_in += remembered.rows
+    result.staged = _stage_entities(source, store, first, last, remembered)
     result.staged |= {"quarantine": quarantine, "events": events}
     return result
 
 
 def _spill_all(
-    source: Source, spill: _Spill, first: str, last: str, rules: IngestRules
-) -> dict[str, Counter[str]]:
-    """Judge and spill every row; how many malformed rows each hour has, by reason."""
+    source: Source, spill: _Spill, first: str, last: str, rules: IngestRules,
+    remembered: _Remembered,
+) -> dict[str, Counter[str]]:  # fmt: skip
+    """Judge and spill every row but those of forgotten users; how many malformed rows each hour
+    has, by reason."""
     bad: dict[str, Counter[str]] = {}
     fallback = source.span()[0]
-    for rows in _judged(source, first, last, rules, fallback):
+    for judged in _judged(source, first, last, rules, fallback):
+        rows = remembered.without(judged)
         spill.add(rows)
         rejected = rows.filter(pc.is_valid(rows["reason"]))
         counts = rejected.group_by(["hour", "reason"]).aggregate([([], "count_all")])
@@ -325,12 +352,15 @@ def _quarantined(rows: pa.Table) -> pa.Table:
     )
 
 
-def _stage_entities(source: Source, store: Store, first: str, last: str) -> dict[str, Staged]:
+def _stage_entities(
+    source: Source, store: Store, first: str, last: str, remembered: _Remembered
+) -> dict[str, Staged]:
     """Every entity table's rows by the hour they arrived in, sorted by key and time."""
     staged: dict[str, Staged] = {}
     for name, schema in ENTITY_TABLES.items():
         batches = list(source.entities(name, first, last))
         rows = pa.Table.from_batches(batches) if batches else optional(schema).empty_table()
+        rows = remembered.without(rows) if USER_COLUMN in schema.names else rows
         keys = [(c.name, "ascending") for c in schema if not pa.types.is_map(c.type)]
         rows = rows.take(pc.sort_indices(rows, sort_keys=keys))
         staged[name] = Staged(name)

@@ -43,6 +43,9 @@ _FENCES = sa.Table(
 )
 
 
+_AT_ONCE = 1000
+"""Rows of one statement."""
+
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between tries to reach the database."""
 
@@ -115,6 +118,16 @@ class Ledger:
         except OperationalError as error:
             raise LedgerError(_unreachable(self._engine, error)) from error
 
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A transaction on the ledger's database, for what is kept beside it.
+
+        Raises:
+            LedgerError: when the database does not answer.
+        """
+        with self._begin() as connection:
+            yield connection
+
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> sa.Insert:
         keys = [column.name for column in table.primary_key]
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
@@ -160,6 +173,39 @@ class Ledger:
                     "Look at the later run's log."
                 )
             yield
+
+    def take_over(self, token: str, leave: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """Make ``token`` the holder of every fence, but those of stages that begin with one of
+        ``leave``: whoever runs now commits nothing any more, whoever starts later takes it back.
+
+        Nobody is waited for.
+
+        Returns:
+            Stages and hours that are inside a commit, and were left to their holders.
+        """
+        mine = sa.select(_FENCES.c.stage, _FENCES.c.hour).where(
+            _FENCES.c.token != token, *(sa.not_(_FENCES.c.stage.startswith(s)) for s in leave)
+        )
+        with self._begin() as connection:
+            every = {tuple(row) for row in connection.execute(mine).all()}
+            free = {
+                tuple(row) for row in connection.execute(mine.with_for_update(skip_locked=True))
+            }
+            rows = [{"stage": stage, "hour": hour, "token": token} for stage, hour in sorted(free)]
+            for start in range(0, len(rows), _AT_ONCE):
+                connection.execute(self._upsert(_FENCES, rows[start : start + _AT_ONCE]))
+        return sorted(every - free)
+
+    @contextmanager
+    def quiet(self, hours: Sequence[str]) -> Iterator[list[str]]:
+        """As :meth:`undisturbed`, of many hours; yields those of which a fence is in use."""
+        mine = sa.select(_FENCES.c.stage, _FENCES.c.hour).where(_FENCES.c.hour.in_(hours))
+        with self._begin() as connection:
+            every = {tuple(row) for row in connection.execute(mine)}
+            free = {
+                tuple(row) for row in connection.execute(mine.with_for_update(skip_locked=True))
+            }
+            yield sorted({hour for _, hour in every - free})
 
     @contextmanager
     def undisturbed(self, hour: str) -> Iterator[bool]:
