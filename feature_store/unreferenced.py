@@ -22,7 +22,7 @@ from feature_store import storage
 from feature_store.storage import Found
 from feature_store.tables import Store, StoreError
 
-__all__ = ["Swept", "referenced", "sweep"]
+__all__ = ["Swept", "files_in_folder", "referenced", "sweep"]
 
 _SCHEME: Final = "file://"
 _METADATA: Final = ".metadata.json"
@@ -67,6 +67,25 @@ def referenced(table: Table, without: Collection[int] = ()) -> set[str]:
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
                 paths |= {entry.data_file.file_path for entry in entries}
     return {path.removeprefix(_SCHEME) for path in paths}
+
+
+def files_in_folder(store: Store, name: str) -> dict[str, int]:
+    """Every file of a table's data, named by a snapshot or not, by path, with its bytes; links are
+    left out.
+
+    Raises:
+        StoreError: when the folder is not this table's own, or not all of the table.
+    """
+    folder = store.iceberg(name).location().removeprefix(_SCHEME).rstrip("/")
+    listed = _listed(folder, 0.0)
+    table = store.iceberg(name)
+    _check_whole(table, folder, listed, referenced(table))
+    return {
+        f"{path}/{file}": found.bytes
+        for path, content in listed.items()
+        if f"{path}/".startswith(f"{folder}/data/")
+        for file, found in content.files.items()
+    }
 
 
 def sweep(
