@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +16,12 @@ from models.encoding import Vocabulary
 from models.errors import ModelError
 from models.features import FeatureSpec
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["forget_texts", "read_state", "write_state"]
 
 _WEIGHTS: Final = "weights.safetensors"
 _ACCUMULATORS: Final = "accumulators.safetensors"
 _VOCABULARIES: Final = "vocabularies.parquet"
+_FORGOTTEN: Final = "(forgotten)"
 _TEXTS: Final = pa.schema([("table", pa.string()), ("text", pa.string())])
 
 
@@ -36,6 +37,25 @@ def write_state(
         for name, vocabulary in sorted(vocabularies.items())
     ]
     pq.write_table(pa.concat_tables([_TEXTS.empty_table(), *parts]), folder / _VOCABULARIES)
+
+
+def forget_texts(folder: Path, table: str, texts: Sequence[str]) -> int:
+    """Blot ``texts`` out of the vocabulary of an embedding table; how many it had.
+
+    Their numbers stay taken, so that all others keep theirs.
+    """
+    path = folder / _VOCABULARIES
+    if not path.is_file():
+        return 0
+    known = pq.read_table(path)
+    mine = pc.equal(known["table"], table)
+    gone = pc.and_(mine, pc.is_in(known["text"], value_set=pa.array(texts, pa.string())))
+    count: int = pc.sum(gone).as_py() or 0
+    if count:
+        blots = pa.array([f"{_FORGOTTEN} {place}" for place in range(len(known))])
+        blotted = pc.if_else(gone, blots, known["text"])
+        pq.write_table(known.set_column(1, "text", blotted), path)
+    return count
 
 
 def read_state(

@@ -243,6 +243,16 @@ class Metapath2Vec(Model):
         self._outer = np.concatenate([self._outer, earlier._outer[young]])
         return int(young.sum()), int((gone & ~young).sum())
 
+    def forget(self, nodes: pa.Table) -> int:
+        """Leave out the vectors of each ``node_type`` and ``node_id``; how many had one."""
+        gone = self.places(nodes)
+        kept = np.ones(len(self._nodes), dtype=bool)
+        kept[gone[gone >= 0]] = False
+        self._nodes = self._nodes.filter(pa.array(kept))
+        self._inner, self._outer = self._inner[kept], self._outer[kept]
+        self._indexes = {}
+        return int((~kept).sum())
+
     # Use ---------------------------------------------------------------------------------------
 
     @property

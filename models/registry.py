@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from models.base import Model
 from models.retry import Backoff, mlflow_environment, shown_address
-from models.run_files import RunFiles
+from models.revision import Revision
 from models.versions import (
     Artefact,
     Loaded,
@@ -70,7 +70,7 @@ _PAGE: Final = 1000
 _OLDEST: Final = ["version_number ASC"]
 
 
-class Registry(RunFiles):
+class Registry(Revision):
     """Versions of rankers on an MLflow server, or on a database for tests.
 
     ``retries`` and ``backoff`` (seconds before the first retry, then doubling) bound how long an
@@ -165,8 +165,7 @@ class Registry(RunFiles):
         run = self._call(f"read run {run_id}", lambda c: c.get_run(run_id))
         return f"{self.tracking_uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
-    def download(self, version: Version, folder: Path) -> Path:
-        """Fetch the artefact folder of a version below ``folder``; returns where it lies."""
+    def _fetch(self, version: Version, folder: Path) -> Path:
         fetched = self._call(
             f"send {version.name} version {version.version}",
             lambda _: mlflow.artifacts.download_artifacts(
@@ -175,8 +174,7 @@ class Registry(RunFiles):
                 tracking_uri=self.tracking_uri,
             ),
         )
-        [found] = (Path(fetched) / "artifacts").iterdir()
-        return found
+        return Path(fetched)
 
     def _search(self, name: str, run_key: str | None) -> list[Version]:
         query = f"name = '{checked_name(name)}'"

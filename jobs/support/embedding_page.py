@@ -9,12 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.table_spec import USER_NODE
 from jobs.support.page import page, section, table
 from models.graph.report import EmbeddingReport
 from models.metapath2vec import Metapath2Vec
 from models.plots import lines_figure, projection_figure
 
-__all__ = ["embedding_artefacts"]
+__all__ = ["NEIGHBOURS", "embedding_artefacts"]
+
+NEIGHBOURS: Final = "neighbours.html"
+"""The page that names nodes, among the plots of a version's run."""
 
 _POPULAR: Final = 10
 _NEAR: Final = 5
@@ -29,7 +33,7 @@ def embedding_artefacts(
     rounds = np.arange(1, len(losses) + 1)
     found: dict[str, Any] = {
         "loss": lines_figure("Skip-gram", ("round", "loss of a pair"), rounds, {"loss": losses}),
-        "neighbours.html": _page(model, report),
+        NEIGHBOURS: _page(model, report),
     }
     mapped = _map(model, edges)
     return found if mapped is None else {**found, "map_of_items": mapped}
@@ -60,15 +64,17 @@ def _page(model: Metapath2Vec, report: EmbeddingReport) -> str:
     ]
     edge_rows = [[kind, f"{count:,}"] for kind, count in report.edges.items()]
     parts.append(section("Edges", table(["type", "edges"], edge_rows, ("edges",))))
-    parts.append(section("Neighbours of the ten most visited nodes", _neighbours(model)))
+    parts.append(
+        section("Neighbours of the ten most visited nodes that are no users", _neighbours(model))
+    )
     return page(f"Node embeddings of {model.day}", words, *parts)
 
 
 def _neighbours(model: Metapath2Vec) -> str:
-    order = pc.sort_indices(
-        model.nodes, sort_keys=[("visits", "descending"), ("node_id", "ascending")]
-    )
-    popular = model.nodes.take(order[:_POPULAR])
+    """Users are left out: pages name nobody."""
+    named = model.nodes.filter(pc.not_equal(model.nodes["node_type"], USER_NODE))
+    order = pc.sort_indices(named, sort_keys=[("visits", "descending"), ("node_id", "ascending")])
+    popular = named.take(order[:_POPULAR])
     near = model.neighbours(popular, k=_NEAR)
     rows: list[Sequence[str]] = []
     for node, found in zip(popular.to_pylist(), near, strict=True):
