@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,7 +37,10 @@ from models import MODELS, FitReport
 from models.plots import STOPPING_ROWS, learning_curve_figure, reliability_figure
 from models.registry import Registry, Version
 
-__all__ = ["checkpoint_folder", "pretrain", "pretraining_parser", "run_pretraining"]
+__all__ = ["CHECKPOINTS", "checkpoint_folder", "pretrain", "pretraining_parser", "run_pretraining"]
+
+CHECKPOINTS: Final = "checkpoints"
+"""Of the scratch folder: where interrupted runs are."""
 
 
 def pretrain(
@@ -85,7 +88,7 @@ def pretrain(
 def checkpoint_folder(settings: Settings, chosen: Plan) -> Path:
     """Where a run of ``chosen`` keeps what a killed one goes on from."""
     key = hashlib.sha256(chosen.run_key.encode()).hexdigest()
-    return settings.scratch() / "checkpoints" / key
+    return settings.scratch() / CHECKPOINTS / key
 
 
 def _fresh(chosen: Plan) -> Any:
