@@ -8,16 +8,16 @@ later takes it over, and a writer that lost it is refused at its commit.
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
 
-__all__ = ["Completion", "FencedOutError", "Ledger", "LedgerError", "reachable"]
+from feature_store.database import LedgerError, patient
+
+__all__ = ["Completion", "FencedOutError", "Ledger", "LedgerError"]
 
 _METADATA = sa.MetaData()
 
@@ -46,40 +46,9 @@ _FENCES = sa.Table(
 _AT_ONCE = 1000
 """Rows of one statement."""
 
-_PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between tries to reach the database."""
-
-
-class LedgerError(RuntimeError):
-    """The catalog's database cannot be reached or does not answer."""
-
 
 class FencedOutError(RuntimeError):
     """A later run took this stage and hour over; nothing of this one may be written any more."""
-
-
-def reachable(engine: sa.Engine) -> None:
-    """Wait, with backoff and some seconds in all, until the database answers.
-
-    Raises:
-        LedgerError: when it does not, with its address and what to do.
-    """
-    for pause in (*_PAUSES, None):
-        try:
-            with engine.connect():
-                return
-        except OperationalError as error:
-            if pause is None:
-                raise LedgerError(_unreachable(engine, error)) from error
-            time.sleep(pause)
-
-
-def _unreachable(engine: sa.Engine, error: OperationalError) -> str:
-    address = engine.url.render_as_string(hide_password=True)
-    return (
-        f"the catalog database {address} does not answer: {error.orig}. "
-        "Start it (`make run`, or your PostgreSQL server) or correct RANKMILL_CATALOG_URI."
-    )
 
 
 @dataclass(frozen=True)
@@ -103,20 +72,12 @@ class Ledger:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        with self._begin() as connection:
+        self._engine = patient(engine)
+        with self._engine.begin() as connection:
             # Two first runs may race to create the tables; the lock makes the second one wait.
             if engine.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7245001)"))
             _METADATA.create_all(connection)
-
-    @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            raise LedgerError(_unreachable(self._engine, error)) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -125,7 +86,7 @@ class Ledger:
         Raises:
             LedgerError: when the database does not answer.
         """
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             yield connection
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> sa.Insert:
@@ -144,7 +105,7 @@ class Ledger:
         """
         rows = [{"stage": stage, "hour": hour, "token": token} for hour in sorted(hours)]
         if rows:
-            with self._begin() as connection:
+            with self._engine.begin() as connection:
                 connection.execute(self._upsert(_FENCES, rows))
 
     @contextmanager
@@ -161,7 +122,7 @@ class Ledger:
             .order_by(_FENCES.c.hour)
             .with_for_update()
         )
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             held: dict[str, str] = {
                 str(row.hour): str(row.token) for row in connection.execute(query)
             }
@@ -186,7 +147,7 @@ class Ledger:
         mine = sa.select(_FENCES.c.stage, _FENCES.c.hour).where(
             _FENCES.c.token != token, *(sa.not_(_FENCES.c.stage.startswith(s)) for s in leave)
         )
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             every = {tuple(row) for row in connection.execute(mine).all()}
             free = {
                 tuple(row) for row in connection.execute(mine.with_for_update(skip_locked=True))
@@ -200,7 +161,7 @@ class Ledger:
     def quiet(self, hours: Sequence[str]) -> Iterator[list[str]]:
         """As :meth:`undisturbed`, of many hours; yields those of which a fence is in use."""
         mine = sa.select(_FENCES.c.stage, _FENCES.c.hour).where(_FENCES.c.hour.in_(hours))
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             every = {tuple(row) for row in connection.execute(mine)}
             free = {
                 tuple(row) for row in connection.execute(mine.with_for_update(skip_locked=True))
@@ -215,14 +176,14 @@ class Ledger:
         first, one that comes to its commit meanwhile waits.
         """
         mine = sa.select(_FENCES.c.stage).where(_FENCES.c.hour == hour)
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             every = connection.execute(mine).all()
             free = connection.execute(mine.with_for_update(skip_locked=True)).all()
             yield len(free) == len(every)
 
     def moved(self, table: str, hour: str, snapshot_id: int | None) -> None:
         """Record that the same content of ``hour`` lies in another snapshot now."""
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             connection.execute(
                 sa.update(_HOURS)
                 .where(_HOURS.c.table_name == table, _HOURS.c.hour == hour)
@@ -246,19 +207,19 @@ class Ledger:
             for c in completions
         ]
         if rows:
-            with self._begin() as connection:
+            with self._engine.begin() as connection:
                 connection.execute(self._upsert(_HOURS, rows))
 
     def forget(self, table: str, hours: Sequence[str]) -> None:
         """Withdraw the completion of hours that are about to be replaced by other content."""
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             connection.execute(
                 sa.delete(_HOURS).where(_HOURS.c.table_name == table, _HOURS.c.hour.in_(hours))
             )
 
     def validate(self, table: str, verdicts: Mapping[str, bool]) -> None:
         """Record a gate's verdict on completed hours."""
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             for verdict in (True, False):
                 hours = [hour for hour, passed in verdicts.items() if passed is verdict]
                 if hours:
@@ -275,7 +236,7 @@ class Ledger:
             .where(_HOURS.c.table_name == table, _HOURS.c.hour.between(first, last))
             .order_by(_HOURS.c.hour)
         )
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return {
             row.hour: Completion(
@@ -292,7 +253,7 @@ class Ledger:
     def first_hour(self, table: str) -> str | None:
         """The earliest completed hour of ``table``, None when there is none."""
         query = sa.select(sa.func.min(_HOURS.c.hour)).where(_HOURS.c.table_name == table)
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             return connection.execute(query).scalar()
 
     def last_hour(self, table: str) -> str | None:
@@ -300,5 +261,5 @@ class Ledger:
         query = sa.select(sa.func.max(_HOURS.c.hour)).where(
             _HOURS.c.table_name == table, _HOURS.c.validated.is_(True)
         )
-        with self._begin() as connection:
+        with self._engine.begin() as connection:
             return connection.execute(query).scalar()

@@ -20,7 +20,6 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import sqlalchemy as sa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -44,8 +43,9 @@ from pyiceberg.transforms import IdentityTransform
 
 from feature_store import storage
 from feature_store.commits import check_footers, replace_files
+from feature_store.database import reachable
 from feature_store.hour_writer import HourWriter, conform
-from feature_store.ledger import Completion, Ledger, reachable
+from feature_store.ledger import Completion, Ledger
 from feature_store.plans import planned_files
 from feature_store.schemas import TABLES, TableSpec, optional
 from feature_store.staged import Staged, StoreError
@@ -91,12 +91,11 @@ class Store:
     def __init__(self, warehouse: str, catalog_uri: str) -> None:
         self.warehouse = storage.absolute(warehouse)
         storage.check(self.warehouse)
-        engine = sa.create_engine(catalog_uri)
-        reachable(engine)
-        engine.dispose()
+        reachable(catalog_uri)
         self._catalog = SqlCatalog(
-            "rankmill", uri=catalog_uri, **storage.catalog_properties(self.warehouse)
-        )
+            "rankmill", uri=catalog_uri, **storage.catalog_properties(self.warehouse),
+            pool_pre_ping="true",  # the database may have been restarted between two commits
+        )  # fmt: skip
         self.ledger = Ledger(self._catalog.engine)
         with contextlib.suppress(NamespaceAlreadyExistsError):
             self._catalog.create_namespace(_NAMESPACE)

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from feature_store.ingestion import RowsRefusedError
-from feature_store.ledger import FencedOutError, LedgerError
 from feature_store.sources.base import SourceError
+from jobs.support.failures import sentence
 from jobs.support.fencing import end_with_parent
 from jobs.support.metrics_file import Ended, write_metrics
 from jobs.support.settings import SettingsError
@@ -112,15 +112,15 @@ def _outcome(
         return _ended(job, "bad arguments", error), BAD_ARGUMENTS
     except (RefusedError, RowsRefusedError, SourceError) as error:
         return _ended(job, "refused", error), REFUSED
-    except (FencedOutError, LedgerError) as error:
-        return _ended(job, "failed", error), FAILED
     except Exception as error:
-        traceback.print_exc()
-        return _ended(job, "failed", error), FAILED
+        said = sentence(error, arguments)
+        if said is None:
+            traceback.print_exc()
+        return _ended(job, "failed", error, said), FAILED
 
 
-def _ended(job: str, status: str, error: Exception) -> Summary:
-    message = f"{error}" if f"{error}" else type(error).__name__
+def _ended(job: str, status: str, error: Exception, said: str | None = None) -> Summary:
+    message = said or f"{error}" or type(error).__name__
     print(f"[{job}] {status}: {message}", file=sys.stderr, flush=True)
     known = error.summary if isinstance(error, RefusedError) else None
     summary = known or Summary(job)

@@ -5,9 +5,12 @@ It is made once per test session, whichever folder asks first: the bootstrap tak
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +27,7 @@ from feature_store.sequence_views import SEQUENCE_VIEWS
 from feature_store.tables import Store
 from feature_store.views import VIEWS
 from local.database import Database
-from local.processes import ProcessFile, stop_everything
+from local.processes import ProcessFile, group_members, stop_everything
 from local.services import Services
 from local.settings import environment, write_spark_settings
 from local.stack import choose_ports, open_stack
@@ -58,7 +61,7 @@ class Running:
     bootstrapped: dict[str, Any]
     _file: ProcessFile
     _services: Services
-    _database: subprocess.Popen[bytes]
+    _database: Database
 
     @functools.cached_property
     def store(self) -> Store:
@@ -88,12 +91,33 @@ class Running:
         """Wait until the tracking server answers; nothing before a model or a page needs it."""
         self._services.wait(self._services.mlflow_ready, "MLflow", 120)
 
+    def kill(self, service: str) -> None:
+        """End ``postgres`` or ``mlflow``, with all that it started, as a loss of power would."""
+        child = self._services.running.pop(service)
+        for pid in group_members(child.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        child.wait()
+
+    def start_database(self) -> None:
+        """Start PostgreSQL, anew after a kill."""
+        server = self._database.start(self._file, self.env)
+        self._services.running["postgres"] = server
+
+    def start_mlflow(self) -> None:
+        """Start MLflow's server, anew after a kill; see ``wait_for_mlflow``."""
+        self._services.start_mlflow(self.env)
+
+    def query(self, database: str, statement: str) -> str:
+        """What PostgreSQL says to ``statement``, unaligned rows as text."""
+        return self._database.query(database, statement, self.env)
+
     def close(self) -> None:
         """Stop every process and delete the folder."""
         if "store" in self.__dict__:
             self.store.close()
         stop_everything(self._file)
-        for child in (self._database, *self._services.running.values()):
+        for child in self._services.running.values():
             child.wait(10)
         shutil.rmtree(self.folder)
 
@@ -120,13 +144,15 @@ def started(folder: Path, source: str, data: Path | None) -> Running:
     try:
         write_spark_settings(stack)
         folders = stack.state / "postgres", stack.short_folder
-        database = Database(*folders, stack.logs / "postgres.log").start(file, env)
-        services.start_mlflow(env)
+        database = Database(*folders, stack.logs / "postgres.log")
+        run = Running(folder, env, {}, file, services, database)
+        run.start_database()
+        run.start_mlflow()
     except BaseException:
         stop_everything(file)
         shutil.rmtree(folder)
         raise
-    return Running(folder, env, {}, file, services, database)
+    return run
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from local.processes import MARK, marked
 
-__all__ = ["Victim"]
+__all__ = ["Victim", "strike"]
 
 
 class Victim:
@@ -107,3 +107,15 @@ def executable(pid: int) -> str:
     with contextlib.suppress(OSError):
         return (Path("/proc") / str(pid) / "exe").readlink().name
     return ""
+
+
+def strike(victim: Victim, way: str) -> str:
+    """Kill ``way``, or the group where that does not run yet or any more; whom the kill met."""
+    for whom in dict.fromkeys((way, "group")):
+        if victim.process.poll() is not None:
+            break
+        # ValueError: no such process, or its predecessor of the same name, at this moment
+        with contextlib.suppress(ValueError, ProcessLookupError):
+            victim.strike(whom)
+            return whom
+    return "nothing"

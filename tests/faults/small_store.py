@@ -1,20 +1,21 @@
-"""Jobs killed at random moments: what is seen then, and what a rerun leaves.
+"""The harness of all faults: a small store, what is seen after a fault, and what a rerun leaves.
 
-A try takes away what a job made of the last hour, starts the job as the scheduler would, kills it
-at a moment drawn from its whole duration, and waits until nothing of it runs. Of every table then
-either nothing is visible or exactly the hour of the undisturbed run; and the same command, run to
-its end, leaves exactly what the undisturbed run left. A try follows from its seed and number, but
-for the duration of its job, which is measured.
+A try takes away what a job made of the last hour, starts the job as the scheduler would, lets a
+fault happen, and puts right what an operator would. Of every table then either nothing is visible
+or exactly the hour of the undisturbed run, no alias has moved to another version, and a job that
+ended by the fault has said so in a sentence; and the same command, run to its end, leaves exactly
+what the undisturbed run left. A try follows from its fault, seed and number, but for the duration
+of its job, which is measured.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
+import re
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,14 +24,16 @@ import yaml
 from feature_store.sources.simulator import MarketConfig, write_simulation
 from tests.e2e.stack import Running, finished, project_folder, started
 from tests.faults.hourly import FIRST, HOURS, JOBS, Job, ledger_of
+from tests.faults.trials import NOTHING, Dealt, LostError, Outcome, Trial
 from tests.faults.victim import Victim
+from tests.faults.worlds import WORLDS
 
-__all__ = ["LostError", "Outcome", "SmallStore", "Try", "jobs_of", "planned"]
+__all__ = ["SmallStore", "jobs_of"]
 
 T = TypeVar("T")
 
-LONGEST_END_S = 90
-"""How long what is left of a killed job may take to end by itself, on a busy machine."""
+LONGEST_END_S = 120
+"""How long what is left of a struck job may take to end by itself, on a busy machine."""
 
 CONFIGURATION = {
     "source": {"name": "simulator"},
@@ -44,68 +47,13 @@ MARKET = MarketConfig(
 )  # fmt: skip
 
 
-class LostError(AssertionError):
-    """A kill left a part of an hour, or a rerun something else than the undisturbed run."""
-
-
-@dataclass(frozen=True)
-class Try:
-    """One kill: whom it strikes, and when, as a share of the job's duration."""
-
-    seed: int
-    number: int
-    job: Job
-    way: str
-    moment: float
-
-    def __str__(self) -> str:
-        return (
-            f"try {self.number} of seed {self.seed}: {self.job.name}, {self.way}, "
-            f"at {self.moment:.1%} of its duration"
-        )
-
-    @property
-    def repeat(self) -> str:
-        """The command line that makes this try again."""
-        return f'make bench-kills ARGS="--seed {self.seed} --only {self.number}"'
-
-
-def planned(seed: int, number: int) -> Try:
-    """Jobs take turns, and each of them its ways to be killed."""
-    turn, place = divmod(number, len(JOBS))
-    job = JOBS[place]
-    way = job.ways[(turn + place) % len(job.ways)]
-    return Try(seed, number, job, way, random.Random(f"{seed}|{number}").random())
-
-
-def jobs_of(tries: Iterable[Try]) -> tuple[Job, ...]:
-    """What must have run undisturbed before ``tries``: their jobs, and those before them.
+def jobs_of(names: Sequence[str]) -> tuple[Job, ...]:
+    """What must have run undisturbed before tries on the jobs ``names``: they, and those before.
 
     The hour of events is judged in any case, as `Ingestion.settle` leaves it.
     """
-    return JOBS[: 1 + max(1, *(JOBS.index(trial.job) for trial in tries))]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a kill met and left, of a try that lost nothing.
-
-    Attributes:
-        struck: whom it met: the group where what was meant did not run at that moment, or nothing
-            where the job had ended.
-        seconds: from the job's start to the kill.
-        duration: of the job undisturbed, by which the moment was chosen.
-        status: how the job ended.
-        seen: how many things were visible afterwards, each of them whole.
-        whole: how many are visible of an undisturbed run.
-    """
-
-    struck: str
-    seconds: float
-    duration: float
-    status: int
-    seen: int
-    whole: int
+    known = [job.name for job in JOBS]
+    return JOBS[: 1 + max(1, *map(known.index, names))]
 
 
 class SmallStore:
@@ -116,12 +64,14 @@ class SmallStore:
         lost: whether a try lost something; there is no truth to compare with any more.
     """
 
-    def __init__(self, jobs: Sequence[Job] = JOBS) -> None:
+    def __init__(self, jobs: Sequence[Job] = JOBS, world: str = "folder") -> None:
         text = yaml.safe_dump(CONFIGURATION)
         self._jobs = jobs
         self.lost = False
-        self.run: Running = started(project_folder("kills", "demo", text), "simulator", None)
+        self.run: Running = started(project_folder("faults", "demo", text), "simulator", None)
+        self.world = WORLDS[world](self.run)
         try:
+            self.world.begin()
             self.seconds = self._fill()
             self._states = {job.name: job.state(self.run) for job in jobs}
             self._ledger = ledger_of(self.run, jobs)
@@ -157,67 +107,88 @@ class SmallStore:
             empty = set(job.tables) - shown
             assert empty <= job.empty, f"{job.name} makes nothing of {sorted(empty)}"
 
-    def attempt(self, trial: Try) -> Outcome:
-        """Take the job's hour away, kill the job, look, run it again, compare.
+    def attempt(self, trial: Trial) -> Outcome:
+        """Take the job's hour away, let the fault happen, look, run it again, compare.
 
         Raises:
             LostError: when something was visible that should not be, or is not what it should be;
                 it says how to repeat the try.
         """
-        job, own = trial.job, f"{trial.seed}_{trial.number}"
+        job = trial.job
         guessed = job.name not in self._alone
         try:
-            outcome = self._struck(trial, own)
-            if outcome.struck == "nothing" and guessed:
+            outcome = self._struck(trial)
+            if outcome.struck == NOTHING and guessed:
                 # It takes less alone than over all hours, and that much is known now.
-                outcome = self._struck(trial, own)
-            self._rerun(job, own)
-        except AssertionError as error:
+                outcome = self._struck(trial)
+            self._rerun(job, trial.own)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             self.lost = True
             raise LostError(f"{trial}\n{error}\nRepeat it: {trial.repeat}") from error
         return outcome
 
-    def _struck(self, trial: Try, own: str) -> Outcome:
-        """Withdraw, kill, and look."""
+    def _struck(self, trial: Trial) -> Outcome:
+        """Withdraw, let it happen, and look."""
         job, duration = trial.job, self.seconds[trial.job.name]
         job.withdraw(self.run)
-        self._expect({}, job.state(self.run, own), "what was taken away is still seen")
-        at = trial.moment * duration
-        struck, status, words = self._kill(job, own, trial.way, at)
-        assert struck != "nothing" or status == 0, f"it ended by itself with {status}\n{words}"
-        seen = self._seen(job, own, status, words)
+        self._expect({}, job.state(self.run, trial.own), "what was taken away is still seen")
+        at = trial.moment * duration if trial.fault.during else 0.0
+        dealt = trial.fault.deal(self, trial, at)
+        assert dealt.struck != NOTHING or dealt.status == 0, (
+            f"it ended by itself with {dealt.status}\n{dealt.words}"
+        )
+        self._said(trial, dealt)
+        seen = self._seen(job, trial.own, dealt)
         whole = len(self._states[job.name])
-        return Outcome(struck, round(at, 2), round(duration, 2), status, seen, whole)
+        return Outcome(dealt.struck, round(at, 2), round(duration, 2), dealt.status, seen, whole)
 
-    def _kill(self, job: Job, own: str, way: str, at: float) -> tuple[str, int, str]:
-        """Strike ``at`` seconds after the start; whom it met, the exit status, the last words."""
+    def _said(self, trial: Trial, dealt: Dealt) -> None:
+        """A job that could speak has told its operator what is wrong, and spared him the stack."""
+        says = trial.fault.says
+        if dealt.status == 0 or says is None:
+            return
+        assert dealt.status in (1, 3), f"exit status {dealt.status}\n{dealt.words}"
+        assert re.search(says, dealt.words), f"nothing like {says!r} is said, but\n{dealt.words}"
+        assert "Traceback" not in dealt.words, f"a stack is shown\n{dealt.words}"
+
+    def meet(
+        self, trial: Trial, at: float, inflicted: Callable[[Victim], AbstractContextManager[str]],
+        lasting: float = LONGEST_END_S,
+    ) -> Dealt:  # fmt: skip
+        """Start the job; ``at`` seconds later let ``inflicted`` last until the job has ended, but
+        no longer than ``lasting`` seconds."""
+        job = trial.job
         began = time.monotonic()
-        victim = Victim(job.command(self.run, own), self.run.env)
+        victim = Victim(job.command(self.run, trial.own), self.run.env)
+        struck = NOTHING
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 victim.process.wait(max(0.0, began + at - time.monotonic()))
                 self._took(job, began)
-            struck = strike(victim, way)
+            if victim.process.poll() is None:
+                with inflicted(victim) as struck, contextlib.suppress(subprocess.TimeoutExpired):
+                    victim.process.wait(lasting)
             status = victim.ended(LONGEST_END_S)
         finally:
             victim.clear()
-        return struck, status, victim.text()[-3000:]
+        return Dealt(struck, status, victim.text()[-6000:])
 
     def _took(self, job: Job, began: float) -> None:
         self.seconds[job.name] = time.monotonic() - began
         self._alone.add(job.name)
 
-    def _seen(self, job: Job, own: str, status: int, words: str) -> int:
-        """How many things are visible after a kill, once each of them is found whole."""
+    def _seen(self, job: Job, own: str, dealt: Dealt) -> int:
+        """How many things are visible after a fault, once each of them is found whole."""
         found, whole = job.state(self.run, own), self._states[job.name]
         partly = {key: (whole.get(key), text) for key, text in found.items()
                   if whole.get(key) != text}  # fmt: skip
-        assert not partly, f"visible after the kill, as (truth, found): {partly}\n{words}"
+        words = dealt.words
+        assert not partly, f"visible after the fault, as (truth, found): {partly}\n{words}"
         for table in job.tables:
             rows = f"{table} rows"
             missing = f"{table} completed" in found and rows in whole and rows not in found
             assert not missing, f"{table} is said to be complete, and has no rows\n{words}"
-        assert status != 0 or found == whole, f"it ended well, with {sorted(found)}\n{words}"
+        assert dealt.status != 0 or found == whole, f"it ended well, with {sorted(found)}\n{words}"
         return len(found)
 
     def _rerun(self, job: Job, own: str) -> None:
@@ -238,16 +209,7 @@ class SmallStore:
 
     def close(self) -> None:
         """Stop everything and delete the folder."""
-        self.run.close()
-
-
-def strike(victim: Victim, way: str) -> str:
-    """Kill ``way``, or the group where that does not run yet or any more; whom the kill met."""
-    for whom in dict.fromkeys((way, "group")):
-        if victim.process.poll() is not None:
-            break
-        # ValueError: no such process, or its predecessor of the same name, at this moment
-        with contextlib.suppress(ValueError, ProcessLookupError):
-            victim.strike(whom)
-            return whom
-    return "nothing"
+        try:
+            self.world.end()
+        finally:
+            self.run.close()

@@ -1,0 +1,41 @@
+"""Every fault that the jobs are put through."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.faults.disk import disk_full
+from tests.faults.hourly import JOBS
+from tests.faults.servers import database_killed, database_locked, job_killed, mlflow_killed
+from tests.faults.trials import Fault
+
+__all__ = ["FAULTS", "fault"]
+
+_EVERY: Final = tuple(job.name for job in JOBS)
+_COMMITTING: Final = ("ingest_events", "extract_features", "build_samples", "evaluate", "promote")
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    Fault("job killed", "SIGKILL to the JVM, the Python process, or the whole group",
+          _EVERY, job_killed),
+    Fault("PostgreSQL killed", "SIGKILL to all of PostgreSQL, back after 1, 4 or 30 s",
+          _EVERY, database_killed, r"catalog database .* does not answer|MLflow"),
+    Fault("database locked", "a session locks the catalog's tables for 2 to 8 s",
+          _EVERY, database_locked, r"catalog database"),
+    Fault("MLflow killed", "SIGKILL to MLflow's server, back after 1, 4 or 30 s",
+          ("train_gbdt", "promote", "validate_events", "evaluate", "build_graph", "embed_graph"),
+          mlflow_killed, r"MLflow at http\S+ did not .*Start the server"),
+    Fault("disk full", "the warehouse's file system has up to 64 KiB left until the job has ended",
+          _COMMITTING, disk_full, r"no space left .*run the same command again"),
+)  # fmt: skip
+
+
+def fault(name: str) -> Fault:
+    """The declared fault ``name``.
+
+    Raises:
+        KeyError: when there is none, with those that there are.
+    """
+    for one in FAULTS:
+        if one.name == name:
+            return one
+    raise KeyError(f"no fault {name!r}; there are {[one.name for one in FAULTS]}")

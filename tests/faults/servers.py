@@ -1,0 +1,88 @@
+"""Servers that are gone, or hold on to what a job needs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from local.stack import LocalError
+from tests.e2e.stack import Running
+from tests.faults.small_store import SmallStore
+from tests.faults.trials import Dealt, Trial
+from tests.faults.victim import Victim, strike
+
+__all__ = ["database_killed", "database_locked", "job_killed", "mlflow_killed"]
+
+AWAY_S = (1.0, 4.0, 30.0)
+"""How long a server is away: a job may wait for it, or give up before it is back."""
+
+
+def job_killed(store: SmallStore, trial: Trial, at: float) -> Dealt:
+    """SIGKILL to the JVM, the Python process, or the whole group."""
+
+    @contextlib.contextmanager
+    def struck(victim: Victim) -> Iterator[str]:
+        yield strike(victim, trial.way)
+
+    return store.meet(trial, at, struck)
+
+
+def database_killed(store: SmallStore, trial: Trial, at: float) -> Dealt:
+    """SIGKILL to PostgreSQL, all of it; it comes back after seconds."""
+
+    @contextlib.contextmanager
+    def away(_victim: Victim) -> Iterator[str]:
+        store.run.kill("postgres")
+        try:
+            yield "postgres"
+        finally:
+            _start_again(store.run)
+
+    return store.meet(trial, at, away, trial.chance.choice(AWAY_S))
+
+
+def _start_again(run: Running) -> None:
+    """Start the server; what is left of the last one may still hold its memory for a moment."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return run.start_database()
+        except LocalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def database_locked(store: SmallStore, trial: Trial, at: float) -> Dealt:
+    """A session holds the catalog's tables, and the job's fences, for seconds."""
+    engine = sa.create_engine(store.run.env["RANKMILL_CATALOG_URI"])
+    tables = "iceberg_tables, hours, fences"
+
+    @contextlib.contextmanager
+    def locked(_victim: Victim) -> Iterator[str]:
+        with engine.begin() as session:
+            session.execute(sa.text(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))
+            yield "tables"
+
+    try:
+        return store.meet(trial, at, locked, trial.chance.uniform(2.0, 8.0))
+    finally:
+        engine.dispose()
+
+
+def mlflow_killed(store: SmallStore, trial: Trial, at: float) -> Dealt:
+    """SIGKILL to the tracking server; it comes back after seconds."""
+
+    @contextlib.contextmanager
+    def away(_victim: Victim) -> Iterator[str]:
+        store.run.kill("mlflow")
+        try:
+            yield "mlflow"
+        finally:
+            store.run.start_mlflow()
+            store.run.wait_for_mlflow()
+
+    return store.meet(trial, at, away, trial.chance.choice(AWAY_S))
