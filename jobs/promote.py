@@ -27,8 +27,10 @@ from jobs.support.plans import DEFAULT_NAME, find_candidate, is_daily, plan_of
 from jobs.support.settings import PromotionSettings, Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
 from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
+from models.mechanical_check import UNAVAILABLE
 from models.metrics import paired_bootstrap
 from models.registry import Registry, Version
+from models.versions import RegistryUnavailableError
 
 __all__ = ["Evidence", "build_parser", "decide", "main", "promote", "run"]
 
@@ -140,7 +142,11 @@ def _require_judged(store: Store, candidate: Version, hour: str, evaluation: str
 
 
 def _mechanical(tracking_uri: str, version: Version) -> str | None:
-    """What is wrong with a version when a fresh process loads and scores it; None when nothing."""
+    """What is wrong with a version when a fresh process loads and scores it; None when nothing.
+
+    Raises:
+        RegistryUnavailableError: when the registry did not answer, which must decide nothing.
+    """
     command = [
         sys.executable, "-m", "models.mechanical_check", "--tracking-uri", tracking_uri,
         "--name", version.name, "--version", str(version.version),
@@ -152,7 +158,10 @@ def _mechanical(tracking_uri: str, version: Version) -> str | None:
     if done.returncode == 0:
         return None
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[-1] if lines else f"exit status {done.returncode}"
+    said = lines[-1] if lines else f"exit status {done.returncode}"
+    if done.returncode == UNAVAILABLE:
+        raise RegistryUnavailableError(said)
+    return said
 
 
 def _finish(store: Store, registry: Registry, row: Mapping[str, Any]) -> None:

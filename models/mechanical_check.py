@@ -1,7 +1,8 @@
 """Does a registered version load and score in a process that knows nothing of its training?
 
 Run as ``python -m models.mechanical_check --tracking-uri URL --name NAME --version N``. Exits 0 and
-prints how many rows it scored, or exits 1 and says what is wrong.
+prints how many rows it scored, or exits 1 and says what is wrong with it. Where the registry does
+not answer, nothing is known of the version: it says so, and exits with ``UNAVAILABLE``.
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from models.base import ModelError
 from models.registry import Registry, RegistryError
+from models.versions import RegistryUnavailableError
 
-__all__ = ["check", "main"]
+__all__ = ["UNAVAILABLE", "check", "main"]
+
+UNAVAILABLE: Final = 75
+"""Exit status, that of a temporary failure."""
 
 
 def check(registry: Registry, name: str, version: int) -> int:
     """Load a version, score its input example twice, and return the number of rows.
 
     Raises:
-        RegistryError: when it cannot be fetched or its files are not those registered.
+        RegistryUnavailableError: when the registry does not answer.
+        RegistryError: when there is none, or its files are not those registered.
         ModelError: when a score is missing, not finite, or not the same twice.
     """
     loaded = registry.load_model(name, version)
@@ -48,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         rows = check(Registry(arguments.tracking_uri), arguments.name, arguments.version)
+    except RegistryUnavailableError as error:
+        print(error)
+        return UNAVAILABLE
     except (ModelError, RegistryError) as error:
         print(f"{arguments.name} version {arguments.version}: {error}")
         return 1

@@ -20,6 +20,7 @@ from models.versions import (
     Artefact,
     Loaded,
     RegistryError,
+    RegistryUnavailableError,
     Version,
     beside_database,
     checked_name,
@@ -114,7 +115,7 @@ class Registry(Revision):
         except (MlflowException, OSError) as error:
             if not _transient(error):
                 raise RegistryError(f"MLflow refused to {what}: {error}") from error
-            raise RegistryError(
+            raise RegistryUnavailableError(
                 f"MLflow at {shown_address(self.tracking_uri)} did not {what} "
                 f"({self._backoff.retries + 1} tries in {time.monotonic() - started:.0f} s; "
                 f"{str(error).splitlines()[0]}). Start the server, or point MLFLOW_TRACKING_URI "

@@ -23,6 +23,7 @@ __all__ = [
     "Artefact",
     "Loaded",
     "RegistryError",
+    "RegistryUnavailableError",
     "Version",
     "artefact_url",
     "beside_database",
@@ -48,6 +49,10 @@ M = TypeVar("M", bound=Model)
 
 class RegistryError(RuntimeError):
     """The registry cannot be reached, or what was asked of it cannot be done."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry does not answer, which says nothing of what was asked for."""
 
 
 @dataclass(frozen=True)

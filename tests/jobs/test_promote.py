@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from models import mechanical_check
 from models.registry import Version
 from tests.jobs.candidates import HELD_OUT, UNSEEN, World, nan_leaves
 from tests.jobs.conftest import ROOT, Project, Result
@@ -109,6 +110,28 @@ def test_a_candidate_that_cannot_be_loaded(world: World) -> None:
     assert "boosters/click.txt" in result.summary["message"]
     assert world.serving(name) == 1
     assert run(world, "evaluate", name, THIRD).code == 1
+
+
+def test_an_mlflow_that_went_away_decides_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check is a process of its own; what it says of a server that is gone is no verdict."""
+    name = "gbdt_unreached"
+    begin(world, name)
+    world.candidate(name, THIRD)
+    judged(world, name, THIRD)
+    before = world.log(name)
+    words = "MLflow at http://127.0.0.1:1 did not find version 3"
+    gone = subprocess.CompletedProcess([], mechanical_check.UNAVAILABLE, f"{words}\n", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", lambda *_, **__: gone)
+        result = run(world, "promote", name, THIRD)
+    assert (result.code, result.summary["status"]) == (1, "failed")
+    assert result.summary["message"] == words
+    assert "Traceback" not in result.err
+    assert world.log(name) == before, "nothing is decided, so that the next try decides"
+    assert run(world, "promote", name, THIRD).summary["status"] == "promoted"
+    assert world.serving(name) == 3
 
 
 def test_a_candidate_that_scores_nan(world: World) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
+from models import mechanical_check, retry
 from models.gbdt import GBDTRanker
 from models.handoff import HandoffError
 from models.registry import Registry, RegistryError, Version
@@ -295,3 +297,12 @@ def test_an_unreachable_server_is_named_soon() -> None:
     assert time.monotonic() - started < 10
     with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI"):
         Registry("")
+
+
+def test_the_mechanical_check_tells_a_gone_server_from_a_bad_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=lambda _: None))
+    asked = ["--tracking-uri", "http://127.0.0.1:1", "--name", NAME, "--version", "1"]
+    assert mechanical_check.main(asked) == mechanical_check.UNAVAILABLE
+    assert "MLflow at http://127.0.0.1:1 did not" in capsys.readouterr().out
