@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store import storage
+from feature_store.damage import DamagedFileError
 from feature_store.drift import OTHER, Counts, top
 from feature_store.gate_kinds import IMPRESSION, KINDS, Judgement, Kind, Measure, Rows, Seen
 from feature_store.gate_rules import UNBOUNDED, Bounds, GateError, GateRule
@@ -219,8 +220,8 @@ def check_files(paths: Sequence[str], rows: int) -> list[str]:
     for path in paths:
         try:
             footer = storage.read_metadata(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            problems.append(f"{path} is not readable ({error})")
+        except DamagedFileError as error:
+            problems.append(str(error))
             continue
         found += footer.num_rows
         problems += _wrong_columns(Path(path).name, footer.schema.to_arrow_schema())

@@ -6,7 +6,7 @@ AWS's own variables: ``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``
 ``AWS_SECRET_ACCESS_KEY``, or whatever else Arrow's chain of credentials finds.
 
 Pages are written with a checksum, which is compared when they are read: a damaged file is an error
-and not another number.
+that names it, and not another number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,16 +25,19 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from feature_store.damage import DamagedFileError, is_damage, naming
 from feature_store.staged import StoreError
 
 __all__ = [
     "Found",
+    "Rows",
     "absolute",
     "catalog_properties",
     "check",
     "dataset",
     "hadoop_path",
     "in_bucket",
+    "intact",
     "objects",
     "parquet_file",
     "parquet_files",
@@ -44,6 +48,7 @@ __all__ = [
     "read_table",
     "remove",
     "sha256",
+    "unanswered",
     "write_table",
 ]
 
@@ -96,16 +101,27 @@ def check(warehouse: str) -> None:
     if not in_bucket(warehouse):
         return
     bucket = warehouse.removeprefix(_S3).partition("/")[0]
-    where = os.environ.get("AWS_ENDPOINT_URL", "Amazon S3")
     try:
         kind = _s3().get_file_info(bucket).type
     except OSError as error:
-        raise StoreError(
-            f"the object store at {where} does not answer for bucket {bucket!r} ({error}); start "
-            "it, or correct AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        ) from error
+        raise StoreError(unanswered(str(error), f" for bucket {bucket!r}")) from error
     if kind == pafs.FileType.NotFound:
-        raise StoreError(f"{where} has no bucket {bucket!r}; create it, or correct the warehouse")
+        raise StoreError(
+            f"{_address()} has no bucket {bucket!r}; create it, or correct the warehouse"
+        )
+
+
+def unanswered(said: str, what: str = "") -> str:
+    """The sentence for a bucket's server that failed with ``said``."""
+    return (
+        f"the object store at {_address()} does not answer{what} ({' '.join(said.split())}); start "
+        "it, or correct AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and run the "
+        "same command again"
+    )
+
+
+def _address() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL", "Amazon S3")
 
 
 def catalog_properties(warehouse: str) -> dict[str, str]:
@@ -131,39 +147,120 @@ def hadoop_path(path: str) -> str:
 
 def parquet_file(path: str, **options: Any) -> pq.ParquetFile:
     """A Parquet file, opened; ``options`` as of :class:`pyarrow.parquet.ParquetFile`."""
-    filesystem, inside = _located(path)
-    return pq.ParquetFile(inside, filesystem=filesystem, page_checksum_verification=True, **options)
+    return _NamedFile(path, **options)
+
+
+class _NamedFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow's classes are Any to mypy
+    """A Parquet file that is named when it cannot be read; the arguments are those of its base."""
+
+    def __init__(self, path: str, **options: Any) -> None:
+        self._path = path
+        filesystem, inside = _located(path)
+        with naming(path):
+            super().__init__(
+                inside, filesystem=filesystem, page_checksum_verification=True, **options
+            )
+
+    def read(self, *arguments: Any, **options: Any) -> pa.Table:
+        with naming(self._path):
+            return super().read(*arguments, **options)
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        with naming(self._path):
+            return super().read_row_group(*arguments, **options)
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        with naming(self._path):
+            yield from super().iter_batches(*arguments, **options)
 
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a Parquet file."""
     filesystem, inside = _located(path)
-    return pq.read_table(
-        inside, columns=columns and list(columns), filesystem=filesystem, partitioning=None,
-        page_checksum_verification=True,
-    )  # fmt: skip
+    with naming(path):
+        return pq.read_table(
+            inside, columns=columns and list(columns), filesystem=filesystem, partitioning=None,
+            page_checksum_verification=True,
+        )  # fmt: skip
 
 
 def read_schema(path: str) -> pa.Schema:
     """The columns of a Parquet file, from its footer."""
     filesystem, inside = _located(path)
-    return pq.read_schema(inside, filesystem=filesystem)
+    with naming(path):
+        return pq.read_schema(inside, filesystem=filesystem)
 
 
 def read_metadata(path: str) -> pq.FileMetaData:
     """The footer of a Parquet file."""
     filesystem, inside = _located(path)
-    return pq.read_metadata(inside, filesystem=filesystem)
+    with naming(path):
+        return pq.read_metadata(inside, filesystem=filesystem)
 
 
-def dataset(paths: Sequence[str], schema: pa.Schema) -> ds.Dataset:
-    """The rows of Parquet files that lie in one warehouse, as a dataset of ``schema``."""
+def intact(path: str) -> bool:
+    """Whether a Parquet file is there and all of it can be read as it was written."""
+    try:
+        for _ in parquet_file(path).iter_batches():
+            pass
+    except DamagedFileError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of Parquet files, read as a dataset; a file that cannot be read is named.
+
+    Arguments are those of :class:`pyarrow.dataset.Dataset`.
+
+    Raises:
+        DamagedFileError: while rows are read.
+    """
+
+    paths: Sequence[str]
+    arrow: ds.Dataset
+
+    def to_table(self, **options: Any) -> pa.Table:
+        with self._naming():
+            return self.arrow.to_table(**options)
+
+    def head(self, rows: int, **options: Any) -> pa.Table:
+        with self._naming():
+            return self.arrow.head(rows, **options)
+
+    def to_batches(self, **options: Any) -> Iterator[pa.RecordBatch]:
+        with self._naming():
+            yield from self.arrow.to_batches(**options)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Arrow reads many files at once and does not say which of them failed: look."""
+        try:
+            yield
+        except (pa.ArrowInvalid, OSError) as error:
+            if is_damage(error):
+                for path in self.paths:
+                    if not intact(path):
+                        raise DamagedFileError(path, error) from error
+            raise
+
+
+def dataset(paths: Sequence[str], schema: pa.Schema) -> Rows:
+    """The rows of Parquet files that lie in one warehouse, as a dataset of ``schema``.
+
+    Raises:
+        DamagedFileError: for a file that is gone.
+    """
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=checked)
     filesystem = _located(paths[0])[0] if paths else pafs.LocalFileSystem()
-    return ds.dataset(
-        [_located(path)[1] for path in paths], schema=schema, format=kind, filesystem=filesystem
-    )
+    inside = [_located(path)[1] for path in paths]
+    try:
+        arrow = ds.dataset(inside, schema=schema, format=kind, filesystem=filesystem)
+    except FileNotFoundError as error:  # of a folder; Arrow looks into a bucket when it reads
+        raise DamagedFileError(str(error), error) from error
+    return Rows(paths, arrow)
 
 
 def parquet_writer(path: str, schema: pa.Schema, compression: str = "zstd") -> pq.ParquetWriter:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -141,8 +140,9 @@ class Store:
     ) -> int | None:
         """Replace the staged hours, all of them in one transaction, and record their completion.
 
-        Hours whose content is already there unchanged are left as they are, snapshot included, so a
-        rerun is without effect.
+        Hours whose content is already there unchanged, in files that can be read, are left as they
+        are, snapshot included, so a rerun is without effect; one with a damaged file is replaced,
+        and its verdict stands.
 
         Returns:
             The snapshot that holds the hours; None when the table is still empty.
@@ -153,7 +153,9 @@ class Store:
         ledger = self.ledger
         with ledger.holding(writer.stage, staged.hours, writer.token):
             known = ledger.completions(staged.table, staged.hours[0], staged.hours[-1])
-            changed = [h for h in staged.hours if not _same(known.get(h), staged, h)]
+            same = [h for h in staged.hours if _same(known.get(h), staged, h)]
+            kept = self.intact(staged.table, same)
+            changed = [h for h in staged.hours if h not in kept]
             if not changed:
                 return self.snapshot_id(staged.table)
             ledger.forget(staged.table, changed)
@@ -163,28 +165,42 @@ class Store:
                 [
                     Completion(
                         staged.table, hour, writer.token, staged.rows[hour],
-                        staged.content[hour], snapshot, validated,
+                        staged.content[hour], snapshot,
+                        known[hour].validated if hour in same else validated,
                     )
                     for hour in changed
                 ]
             )  # fmt: skip
         return snapshot
 
+    def intact(self, table: str, hours: Sequence[str]) -> set[str]:
+        """Those of completed ``hours`` whose files are there, can be read, and hold all rows."""
+        rows, broken = dict.fromkeys(hours, 0), set()
+        if not hours:
+            return set()
+        for hour, file in planned_files(self.iceberg(table), min(hours), max(hours)):
+            if hour in rows:
+                rows[hour] += file.record_count
+                if not storage.intact(file.file_path.removeprefix("file://")):
+                    broken.add(hour)
+        known = self.ledger.completions(table, min(hours), max(hours))
+        return {hour for hour in known if hour not in broken and rows.get(hour) == known[hour].rows}
+
     def commit_slice(self, rows: pa.Table, table: str, where: Mapping[str, str]) -> int | None:
         """Replace one partition below the hour (``hour`` and ``evaluation``) in one transaction."""
-        path = self._write_loose(rows, table)
+        path = self._write_loose(rows, table, where["hour"])
         terms: list[BooleanExpression] = [EqualTo(column, value) for column, value in where.items()]
         return self._replace(table, And(*terms) if len(terms) > 1 else terms[0], path, None)
 
     def append(self, rows: pa.Table, table: str) -> int | None:
         """Add rows to an append-only table, in one transaction."""
-        return self._replace(table, None, self._write_loose(rows, table), None)
+        return self._replace(table, None, self._write_loose(rows, table, "rows"), None)
 
-    def _write_loose(self, rows: pa.Table, table: str) -> list[str]:
+    def _write_loose(self, rows: pa.Table, table: str, name: str) -> list[str]:
         if rows.num_rows == 0:
             return []
         conformed = conform(rows, table, TABLES[table])
-        path = f"{self.staging(table)}/rows.parquet"
+        path = f"{self.staging(table)}/{name}.parquet"
         storage.write_table(conformed, path)
         return [path]
 
@@ -304,8 +320,8 @@ class Store:
         hours: Sequence[str],
         where: Mapping[str, str] | None = None,
         snapshot_id: int | None = None,
-    ) -> ds.Dataset:
-        """The rows of ``hours`` as an Arrow dataset with the table's declared schema."""
+    ) -> storage.Rows:
+        """The rows of ``hours`` as a dataset with the table's declared schema."""
         schema = optional(TABLES[name].schema)
         paths = self.files(name, hours, where, snapshot_id)
         return storage.dataset(paths, schema)
@@ -334,8 +350,7 @@ class Store:
         self, name: str, hours: Sequence[str], columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """The rows of ``hours`` as Arrow batches, memory bounded."""
-        scanner = self.dataset(name, hours).scanner(columns=columns and list(columns))
-        yield from scanner.to_batches()
+        yield from self.dataset(name, hours).to_batches(columns=columns and list(columns))
 
     def tag(self, name: str, snapshot_id: int, label: str) -> None:
         """Keep ``snapshot_id`` readable under ``label`` for as long as the tag exists."""

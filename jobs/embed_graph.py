@@ -32,7 +32,7 @@ def embed(
 ) -> Summary:  # fmt: skip
     """Train, commit and register the vectors of ``date``, whose ``hours`` are given.
 
-    A version of the same run key is left as it is.
+    A version of the same run key is left as it is; damaged files of its vectors are replaced.
 
     A day without anything to walk is skipped.
 
@@ -48,6 +48,9 @@ def embed(
     known = registry.find(NAME, plan.run_key)
     if known is not None:
         summary.status, summary.message = "unchanged", f"{NAME} version {known.version} is this run"
+        if not dry and not store.intact(TABLE, [hour]):
+            _commit(store, _model_of(registry, known), hour, writer, summary)
+            summary.message += ", whose damaged vectors are written again"
     else:
         try:
             known = _made(store, registry, plan, writer, summary, dry)
@@ -89,11 +92,7 @@ def _made(
     if dry:
         summary.status = "dry-run"
         return None
-    staged = Staged(TABLE)
-    rows = HourWriter(store, TABLE, plan.hour)
-    rows.write(node_rows(model, plan.hour))
-    rows.close(staged)
-    summary.snapshots = {TABLE: store.commit(staged, writer)}
+    _commit(store, model, plan.hour, writer, summary)
     if plan.snapshot is not None:
         store.tag("edges", plan.snapshot, snapshot_tag(NAME, plan.hour, plan.snapshot))
 
@@ -107,14 +106,27 @@ def _made(
     return version
 
 
+def _commit(store: Store, model: Metapath2Vec, hour: str, writer: Writer, summary: Summary) -> None:
+    staged = Staged(TABLE)
+    rows = HourWriter(store, TABLE, hour)
+    rows.write(node_rows(model, hour))
+    rows.close(staged)
+    summary.snapshots = {TABLE: store.commit(staged, writer)}
+
+
+def _model_of(registry: Registry, version: Version) -> Metapath2Vec:
+    found = registry.load_model(NAME, version.version).model
+    if not isinstance(found, Metapath2Vec):
+        raise SettingsError(f"{NAME} version {version.version} is a {found.family}")
+    return found
+
+
 def _earlier(registry: Registry, plan: EmbeddingPlan, model: Metapath2Vec) -> Metapath2Vec | None:
     """The model that training goes on from, if its vectors have the width that is wanted."""
     if plan.earlier is None:
         progress(JOB, "from scratch: there are no vectors of an earlier day to go on from")
         return None
-    found = registry.load_model(NAME, plan.earlier.version).model
-    if not isinstance(found, Metapath2Vec):
-        raise SettingsError(f"{NAME} version {plan.earlier.version} is a {found.family}")
+    found = _model_of(registry, plan.earlier)
     width = model.config.skip_gram.dimensions
     if found.vectors.shape[1] != width:
         progress(JOB, f"from scratch: version {plan.earlier.version} has vectors of "

@@ -59,7 +59,7 @@ def _measured(paths: Sequence[str], rows: int, rules: Sequence[GateRule]) -> Mea
     if problems:
         return Measured(0, {}, problems)
     events = storage.dataset(paths, optional(EVENTS))
-    return measure_hour(events.scanner(columns=columns_of(rules)).to_batches(), rules)
+    return measure_hour(events.to_batches(columns=columns_of(rules)), rules)
 
 
 def _judged(

@@ -73,7 +73,8 @@ class ObjectStore:
         config.write_text(json.dumps({"identities": [identity]}))
         options = {"dir": self.folder, "ip": HOST, "ip.bind": HOST, "s3.config": config,
                    "master.telemetry": "false", "master.volumeSizeLimitMB": 64,
-                   "volume.max": 100, "s3.port.iceberg": 0, "volume.preStopSeconds": 0}  # fmt: skip
+                   "volume.max": 100, "s3.port.iceberg": 0, "s3.port.lance": 0,
+                   "volume.preStopSeconds": 0}  # fmt: skip
         for name, pair in zip(
             _PORTS, zip(self.ports[4:], self.ports[:4], strict=True), strict=True
         ):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +12,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import hours, storage
+from feature_store.damage import DamagedFileError
 from feature_store.sources.arrow import hour_of_micros, micros_of
 from feature_store.sources.base import SourceError
 
-__all__ = ["DataFile", "arrival_bounds", "check_file", "check_folder", "list_files"]
+__all__ = [
+    "DataFile",
+    "arrival_bounds",
+    "check_file",
+    "check_folder",
+    "list_files",
+    "naming",
+]
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Raise SourceError for what shows, while ``path`` is read, that it is no sound Parquet."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise SourceError(
+            f"{path} is not a readable Parquet file ({error.reason}); write it again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -27,12 +47,8 @@ class DataFile:
     @cached_property
     def footer(self) -> pq.FileMetaData:
         """The file's footer; SourceError when it has none."""
-        try:
+        with naming(self.path):
             return storage.read_metadata(self.path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(
-                f"{self.path} is not a readable Parquet file ({error}); write it again"
-            ) from error
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -152,7 +168,7 @@ def _converts(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_values(file: DataFile, column: str, count: int = 3) -> str:
-    with storage.parquet_file(file.path) as parquet:
+    with naming(file.path), storage.parquet_file(file.path) as parquet:
         for batch in parquet.iter_batches(count, columns=[column]):
             return ", ".join(repr(value) for value in batch.column(0).to_pylist())
     return "(none)"

@@ -36,6 +36,7 @@ from feature_store.sources.footers import (
     check_file,
     check_folder,
     list_files,
+    naming,
 )
 
 __all__ = ["ParquetSource"]
@@ -212,7 +213,7 @@ def _of(files: list[DataFile], first: str | None, last: str | None) -> list[Data
 
 def _read(file: DataFile, schema: pa.Schema, group: int | None = None) -> Iterator[pa.RecordBatch]:
     """Batches of ``file`` with the columns and types of ``schema``; absent ones are null."""
-    with storage.parquet_file(file.path) as parquet:
+    with naming(file.path), storage.parquet_file(file.path) as parquet:
         present = set(parquet.schema_arrow.names)
         columns = [name for name in schema.names if name in present]
         groups = None if group is None else [group]

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from feature_store.damage import DamagedFileError
 from feature_store.ledger import FencedOutError, LedgerError
 from feature_store.staged import StoreError
+from feature_store.storage import unanswered
 from models.versions import RegistryError
 
 __all__ = ["sentence"]
@@ -21,9 +23,14 @@ __all__ = ["sentence"]
 _NAMED: Final = (FencedOutError, LedgerError, RegistryError, StoreError)
 """Errors whose message says what is wrong and what to do."""
 
+_WORKERS: Final = (DamagedFileError,)
+"""Those of them that Spark's workers raise."""
+
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # What is raised in Spark's workers, or in its JVM, comes here as a text only.
 _FULL_TEXT: Final = re.compile(r"No space left on device|Disk quota exceeded")
+_NAMED_TEXT: Final = re.compile(rf"\b(?:{'|'.join(one.__name__ for one in _WORKERS)}): (.+)")
+_BUCKET_TEXT: Final = re.compile(r"AWS Error .+")
 
 
 def sentence(error: BaseException, arguments: argparse.Namespace) -> str | None:
@@ -34,6 +41,11 @@ def sentence(error: BaseException, arguments: argparse.Namespace) -> str | None:
     for one in _chain(error):
         if isinstance(one, _NAMED):
             return str(one)
+        if told := _NAMED_TEXT.search(str(one)):
+            return told[1]
+    for one in _chain(error):
+        if told := _BUCKET_TEXT.search(str(one)):
+            return unanswered(told[0])
     return None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.faults.crowd import concurrent_backfills
 from tests.faults.disk import disk_full
+from tests.faults.files import READS, committed_file_damaged, source_file_damaged
 from tests.faults.hourly import JOBS
 from tests.faults.servers import database_killed, database_locked, job_killed, mlflow_killed
 from tests.faults.trials import Fault
@@ -26,6 +28,17 @@ FAULTS: Final[tuple[Fault, ...]] = (
           mlflow_killed, r"MLflow at http\S+ did not .*Start the server"),
     Fault("disk full", "the warehouse's file system has up to 64 KiB left until the job has ended",
           _COMMITTING, disk_full, r"no space left .*run the same command again"),
+    Fault("log file corrupt", "a file of the log is cut short, empty, or has a byte changed",
+          ("ingest_events",), source_file_damaged,
+          r"is not a readable Parquet file .*write it again", during=False),
+    Fault("table file corrupt",
+          "a committed file is cut short, empty, gone, or has a byte changed",
+          tuple(READS), committed_file_damaged, r"Make that again with: spark-submit",
+          during=False),
+    Fault("concurrent backfills", "the same hour twice, and hours that overlap, all at once",
+          ("ingest_events", "promote", "train_gbdt", "extract_features", "build_samples",
+           "validate_events", "evaluate"),
+          concurrent_backfills, r"was taken over by run", during=False),
 )  # fmt: skip
 
 

@@ -67,10 +67,10 @@ class Job:
         """The registered name to pass, for jobs on models."""
         return None
 
-    def command(self, run: Running, attempt: str = "", *, over_all: bool = False) -> list[str]:
-        """Its command line for the hour, as the scheduler starts it; or for all hours."""
+    def command(self, run: Running, attempt: str = "", since: str | None = None) -> list[str]:
+        """Its command line for the hour, as the scheduler starts it; or for all ``since`` one."""
         name = self.model(attempt)
-        hours = ("--from-hour", FIRST, "--to-hour", HOUR) if over_all else self.time
+        hours = ("--from-hour", since, "--to-hour", HOUR) if since else self.time
         arguments = [*hours, *(["--name", name] if name else [])]
         if self.spark:
             return run.submit(self.name, *arguments)

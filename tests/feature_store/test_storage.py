@@ -11,6 +11,7 @@ import pytest
 
 from feature_store import storage
 from feature_store.compaction import compact, crowds
+from feature_store.damage import MADE_BY, DamagedFileError
 from feature_store.schemas import PROMOTIONS
 from feature_store.staged import StoreError
 from feature_store.tables import Store
@@ -69,8 +70,13 @@ def test_a_damaged_page_is_an_error(place: str, bucket: str, tmp_path: Path) -> 
         lambda: storage.parquet_file(path).read(),
         lambda: storage.dataset([path], ROWS.schema).to_table(),
     ):
-        with pytest.raises(OSError, match="CRC"):
+        with pytest.raises(DamagedFileError, match=rf"{path} is damaged .*CRC"):
             read()
+
+
+def test_every_table_is_made_by_a_job() -> None:
+    there = {path.stem for path in (Path(storage.__file__).parents[1] / "jobs").glob("*.py")}
+    assert set(MADE_BY.values()) <= there
 
 
 def test_names_values_and_digests_of_files(bucket: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from feature_store import hours as hr
 from feature_store import storage
+from feature_store.damage import DamagedFileError
 from feature_store.ledger import FencedOutError
 from feature_store.schemas import GATE_RESULTS, PROMOTIONS, TABLES, TableSpec
 from feature_store.tables import HourWriter, Staged, Store, StoreError, Writer
@@ -88,6 +89,30 @@ def test_an_unchanged_rerun_keeps_the_snapshot_and_the_verdict(store: Store) -> 
     assert store.readable_hours(TABLE, FIRST, SECOND) == [SECOND], "new content is to be judged"
 
 
+def test_a_rerun_replaces_an_unchanged_hour_whose_file_is_damaged(store: Store) -> None:
+    content = {FIRST: (1.0, 2.0), SECOND: (3.0,)}
+    commit(store, content, validated=None)
+    store.ledger.validate(TABLE, {FIRST: True, SECOND: True})
+    [path], [other] = store.files(TABLE, [FIRST]), store.files(TABLE, [SECOND])
+    sound = storage.read_bytes(path)
+    for damage in (sound[: len(sound) // 2], b"", None):
+        if damage is None:
+            storage.remove(path)
+        else:
+            overwrite(path, damage)
+        with pytest.raises(DamagedFileError) as told:
+            values(store, FIRST, SECOND)
+        assert path in str(told.value)
+        assert f"{FIRST} of table {TABLE}. Make that again with: spark-submit" in str(told.value)
+        assert f"validate_events.py --hour {FIRST};" in str(told.value)
+        assert store.intact(TABLE, [FIRST, SECOND]) == {SECOND}
+        commit(store, content, validated=None)
+        assert values(store, FIRST, SECOND) == [1, 2, 3]
+        assert store.readable_hours(TABLE, FIRST, SECOND) == [FIRST, SECOND], "the same content"
+        [path] = store.files(TABLE, [FIRST])
+    assert store.files(TABLE, [SECOND]) == [other]
+
+
 def test_an_earlier_snapshot_still_reads_the_earlier_hour(store: Store) -> None:
     first = commit(store, {FIRST: (1,)})
     assert first is not None
@@ -137,7 +162,7 @@ def test_a_commit_that_fails_leaves_no_hour_complete(store: Store) -> None:
     commit(store, {FIRST: (1,)})
     broken = staged(store, {SECOND: (2,)})
     overwrite(broken.files[SECOND][0], b"PAR1")
-    with pytest.raises(pa.ArrowInvalid):
+    with pytest.raises(DamagedFileError, match=rf"{broken.files[SECOND][0]} is damaged"):
         store.commit(broken, claim(store, [SECOND]))
     assert values(store, FIRST, SECOND) == [1]
     assert store.readable_hours(TABLE, FIRST, SECOND) == [FIRST]

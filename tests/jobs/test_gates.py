@@ -209,8 +209,8 @@ CORRUPTED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a lost column": (_without_scene, "lacks column 'scene'"),
     "another type": (_positions_as_text, "column 'position' of"),
     "lost rows": (_half, "rows, 860 were committed"),
-    "half a file": (_cut_off, "is not readable"),
-    "no file": (Path.unlink, "is not readable"),
+    "half a file": (_cut_off, "is damaged ("),
+    "no file": (Path.unlink, "is gone. "),
 }
 
 

@@ -266,7 +266,7 @@ def _write_truths(truths: list[TruthTables], folder: Path, name: str) -> None:
 def _write(table: pa.Table, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     hidden, final = folder / ".part-0.tmp", folder / "part-0.parquet"
-    pq.write_table(table, hidden)
+    pq.write_table(table, hidden, write_page_checksum=True)
     hidden.replace(final)
 
 
