@@ -55,6 +55,7 @@ class Cluster:
             self.processes.append(subprocess.Popen(
                 [*command, "--host", HOST, "--port", "0", "--webui-port", "0", *arguments],
                 env=env, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,  # a worker's executors belong to its group
             ))  # fmt: skip
         return log
 

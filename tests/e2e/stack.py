@@ -83,8 +83,10 @@ class Running:
         return {t: (c.rows, c.content_hash) for t, c in self.completions(hour, tables).items()}
 
     def submit(self, job: str, *arguments: str) -> list[str]:
-        """The spark-submit command line of a job."""
-        submit = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
+        """The spark-submit command line of a job, on two cores of this machine unless the
+        environment names another master."""
+        submit = [str(Path(sys.executable).with_name("spark-submit"))]
+        submit += ["--master", self.env["RANKMILL_SPARK_MASTER"]]
         return [*submit, str(REPOSITORY / "jobs" / f"{job}.py"), *arguments]
 
     def wait_for_mlflow(self) -> None:
@@ -107,6 +109,11 @@ class Running:
     def start_mlflow(self) -> None:
         """Start MLflow's server, anew after a kill; see ``wait_for_mlflow``."""
         self._services.start_mlflow(self.env)
+
+    @property
+    def services(self) -> Services:
+        """MLflow, and Airflow where somebody starts it."""
+        return self._services
 
     def query(self, database: str, statement: str) -> str:
         """What PostgreSQL says to ``statement``, unaligned rows as text."""
@@ -138,7 +145,7 @@ def started(folder: Path, source: str, data: Path | None) -> Running:
     """PostgreSQL, and MLflow's server on its way up; the store is empty."""
     stack = open_stack(source, data and str(data), root=folder)
     ports = choose_ports()
-    env = environment(stack, ports)
+    env = environment(stack, ports) | {"RANKMILL_SPARK_MASTER": "local[2]"}
     file = ProcessFile(stack.state / "processes.json", stack.mark)
     services = Services(stack, ports, file)
     try:

@@ -6,9 +6,16 @@ from typing import Final
 
 from tests.faults.crowd import concurrent_backfills
 from tests.faults.disk import disk_full
+from tests.faults.distributed import scheduler_killed, worker_killed
 from tests.faults.files import READS, committed_file_damaged, source_file_damaged
 from tests.faults.hourly import JOBS
-from tests.faults.servers import database_killed, database_locked, job_killed, mlflow_killed
+from tests.faults.servers import (
+    database_killed,
+    database_locked,
+    job_killed,
+    mlflow_killed,
+    store_cut_off,
+)
 from tests.faults.trials import Fault
 
 __all__ = ["FAULTS", "fault"]
@@ -28,6 +35,14 @@ FAULTS: Final[tuple[Fault, ...]] = (
           mlflow_killed, r"MLflow at http\S+ did not .*Start the server"),
     Fault("disk full", "the warehouse's file system has up to 64 KiB left until the job has ended",
           _COMMITTING, disk_full, r"no space left .*run the same command again"),
+    Fault("store cut off", "the bucket's server hangs, or is killed, for 1, 4 or 30 s",
+          ("ingest_events", "extract_features", "build_samples", "train_gbdt", "promote"),
+          store_cut_off, r"object store at http\S+ does not answer", world="bucket"),
+    Fault("Spark worker killed", "SIGKILL to one of two workers and to its executors",
+          ("extract_features", "build_samples", "build_graph"), worker_killed, r"Spark|executor",
+          world="cluster", short=False),
+    Fault("scheduler killed", "SIGKILL to Airflow's scheduler in the hour's run, started again",
+          ("extract_features",), scheduler_killed, r"$", world="airflow", short=False),
     Fault("log file corrupt", "a file of the log is cut short, empty, or has a byte changed",
           ("ingest_events",), source_file_damaged,
           r"is not a readable Parquet file .*write it again", during=False),

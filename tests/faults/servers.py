@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 
@@ -13,8 +14,9 @@ from tests.e2e.stack import Running
 from tests.faults.small_store import SmallStore
 from tests.faults.trials import Dealt, Trial
 from tests.faults.victim import Victim, strike
+from tests.faults.worlds import Bucket
 
-__all__ = ["database_killed", "database_locked", "job_killed", "mlflow_killed"]
+__all__ = ["database_killed", "database_locked", "job_killed", "mlflow_killed", "store_cut_off"]
 
 AWAY_S = (1.0, 4.0, 30.0)
 """How long a server is away: a job may wait for it, or give up before it is back."""
@@ -84,5 +86,30 @@ def mlflow_killed(store: SmallStore, trial: Trial, at: float) -> Dealt:
         finally:
             store.run.start_mlflow()
             store.run.wait_for_mlflow()
+
+    return store.meet(trial, at, away, trial.chance.choice(AWAY_S))
+
+
+def store_cut_off(store: SmallStore, trial: Trial, at: float) -> Dealt:
+    """The bucket's server hangs (SIGSTOP), or dies and comes back after seconds."""
+    assert isinstance(store.world, Bucket)
+    server = store.world.server
+    hangs = trial.number % 2 == 0
+
+    @contextlib.contextmanager
+    def away(_victim: Victim) -> Iterator[str]:
+        process = server.process
+        assert process is not None
+        if hangs:
+            process.send_signal(signal.SIGSTOP)
+        else:
+            server.stop(signal.SIGKILL)
+        try:
+            yield "store hangs" if hangs else "store killed"
+        finally:
+            if hangs:
+                process.send_signal(signal.SIGCONT)
+            else:
+                server.start()
 
     return store.meet(trial, at, away, trial.chance.choice(AWAY_S))

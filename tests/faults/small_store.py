@@ -48,12 +48,9 @@ MARKET = MarketConfig(
 
 
 def jobs_of(names: Sequence[str]) -> tuple[Job, ...]:
-    """What must have run undisturbed before tries on the jobs ``names``: they, and those before.
-
-    The hour of events is judged in any case, as `Ingestion.settle` leaves it.
-    """
+    """What must have run undisturbed before tries on the jobs ``names``: they, and those before."""
     known = [job.name for job in JOBS]
-    return JOBS[: 1 + max(1, *map(known.index, names))]
+    return JOBS[: 1 + max(map(known.index, names))]
 
 
 class SmallStore:
@@ -74,6 +71,8 @@ class SmallStore:
             self.world.begin()
             self.seconds = self._fill()
             self._states = {job.name: job.state(self.run) for job in jobs}
+            for job in jobs:
+                job.settle(self.run)
             self._ledger = ledger_of(self.run, jobs)
             self._check()
         except BaseException:
