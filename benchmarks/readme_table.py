@@ -210,7 +210,20 @@ def replay() -> Iterator[str]:
         )
 
 
+def faults() -> Iterator[str]:
+    """What jobs were put through, and what was lost."""
+    found = json.loads((RESULTS / "faults.json").read_text())
+    yield "| fault | on | tries | before | between | after | ended | healed | lost |"
+    yield f"|{' --- |' * 9}"
+    for row in found["table"]:
+        keys = ("tries", "before", "between", "after", "ended", "healed", "lost")
+        cells = " | ".join(shown(row[key]) for key in keys)
+        jobs = ", ".join(row["jobs"]) or f"skipped: {row['skipped']}"
+        yield f"| {row['fault']}: {row['what']} | {jobs} | {cells} |"
+
+
 TABLES = {
+    "faults": faults,
     "policies": policies,
     "ladder": ladder,
     "graph_features": graph_features,

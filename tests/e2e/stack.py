@@ -30,8 +30,9 @@ from local.database import Database
 from local.processes import ProcessFile, group_members, stop_everything
 from local.services import Services
 from local.settings import environment, write_spark_settings
-from local.stack import choose_ports, open_stack
+from local.stack import Ports, open_stack
 from models.registry import Registry
+from tests.object_store import free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parent / "shared" / "data" / "kuairand"
@@ -144,7 +145,7 @@ def project_folder(prefix: str, configuration: str, text: str) -> Path:
 def started(folder: Path, source: str, data: Path | None) -> Running:
     """PostgreSQL, and MLflow's server on its way up; the store is empty."""
     stack = open_stack(source, data and str(data), root=folder)
-    ports = choose_ports()
+    ports = Ports(*free_ports(2))  # not the usual ones, which other stacks here look for
     env = environment(stack, ports) | {"RANKMILL_SPARK_MASTER": "local[2]"}
     file = ProcessFile(stack.state / "processes.json", stack.mark)
     services = Services(stack, ports, file)

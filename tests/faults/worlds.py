@@ -79,7 +79,7 @@ class SparkCluster(Folder):
 
     def __init__(self, run: Running) -> None:
         super().__init__(run)
-        self.cluster = Cluster(run.folder / "cluster", run.env)
+        self.cluster = Cluster(run.folder / "cluster", {})
 
     def begin(self) -> None:
         super().begin()

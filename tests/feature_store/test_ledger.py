@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from feature_store import database
 from feature_store.ledger import Completion, FencedOutError, Ledger, LedgerError
 
 HOUR, NEXT = "2026-11-11T05", "2026-11-11T06"
@@ -184,6 +185,34 @@ def test_first_runs_may_create_the_tables_together(server: str) -> None:
     ledgers[3].complete([done(HOUR)])
     assert list(ledgers[0].completions("events", HOUR, HOUR)) == [HOUR]
     engine.dispose()
+
+
+def test_a_lock_that_is_never_given_back_is_named(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT_S", 1)
+    waiting, holding = sa.create_engine(server), sa.create_engine(server)
+    ledger = Ledger(waiting)
+    with holding.begin() as session:
+        session.execute(sa.text("LOCK TABLE hours IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(LedgerError, match=r"is locked: .* for 1 s .*pg_stat_activity"):
+            ledger.complete([done(HOUR)])
+    ledger.complete([done(HOUR)])
+    waiting.dispose()
+    holding.dispose()
+
+
+def test_a_session_that_ended_meanwhile_is_replaced(server: str) -> None:
+    engine = sa.create_engine(server, pool_pre_ping=True)
+    ledger = Ledger(engine)
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    other = sa.create_engine(server)
+    with other.begin() as session:
+        session.execute(sa.text(f"{end} AND backend_type = 'client backend'"))
+    ledger.complete([done(HOUR)])
+    assert list(ledger.completions("events", HOUR, HOUR)) == [HOUR]
+    engine.dispose()
+    other.dispose()
 
 
 def test_a_database_that_is_gone_is_named() -> None:
