@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +68,14 @@ def small_stack(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Smal
 
     The environment of this process becomes that of the jobs, so that they can be called in it.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what it started
     prepare(folder, configuration)
     stack = open_stack("simulator", None, root=folder)
     file = ProcessFile(stack.state / "processes.json", stack.mark)
     stop_everything(file)
-    ports = choose_ports({"mlflow": 5600, "airflow": 8600})
+    # Stacks that start at the same moment must not both find the same port free.
+    first = 20_000 + zlib.crc32(os.fsencode(stack.state)) % 10_000
+    ports = choose_ports({"mlflow": first, "airflow": first + 100})
     env = environment(stack, ports)
     services = Services(stack, ports, file)
     write_spark_settings(stack)
@@ -87,6 +92,15 @@ def small_stack(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Smal
         stop_everything(file)
         for child in filter(None, (database, *services.running.values())):
             child.wait(20)
+
+
+def clear(folder: Path) -> None:
+    """Delete what a run made in ``folder``, once nothing of it runs any more."""
+    if (folder / ".rankmill").exists():
+        stack = open_stack("simulator", None, root=folder)
+        stop_everything(ProcessFile(stack.state / "processes.json", stack.mark))
+        shutil.rmtree(folder / ".rankmill")
+        shutil.rmtree(stack.short_folder, ignore_errors=True)
 
 
 def prepare(folder: Path, configuration: Mapping[str, Any]) -> None:
@@ -109,14 +123,24 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def cpu_seconds(pid: int) -> float:
-    """What the tree of ``pid`` has computed so far, with those of it that have ended."""
-    total = 0.0
-    for process in tree(pid):
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+class CpuMeter:
+    """CPU seconds of a process and all below it, as far as they were seen.
+
+    Of a process that has ended counts what it had computed when it was last looked at. What the
+    system adds up for parents is not used: a process whose parent ended is nobody's child.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._known: dict[tuple[int, float], float] = {}
+
+    def seconds(self) -> float:
+        """What was computed so far; never less than before."""
+        for process in tree(self._pid):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                self._known[process.pid, process.create_time()] = times.user + times.system
+        return sum(self._known.values())
 
 
 def memory_mb(pid: int) -> float:

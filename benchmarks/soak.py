@@ -4,17 +4,19 @@
     make bench-soak ARGS="--hours 30 --folder /tmp/try --trial"
 
 Every hour runs what the DAGs would: `ingest_events`, `validate_events`, `build_samples`,
-`extract_features`, `train_gbdt`, `evaluate` and `promote`, and after the last hour of a business day
-`maintain`, on a PostgreSQL and an MLflow server that run all the time. The jobs are called in one
-process with one Spark session, as `bootstrap` does, and so is the check that `promote` makes in a
-process of its own; plots are drawn in the last hour of a business day and copied in the others. Starting
-eight processes and drawing two dozen plots takes the same seconds in every hour, and would hide what
-grows. The model reads the service `item_statistics`. The 24 hours before the first are filled set-wise.
+`extract_features`, `train_gbdt`, `evaluate` and `promote`, and after the last hour of a business
+day `maintain` and `mlflow gc`, on a PostgreSQL and an MLflow server that run all the time. The jobs
+are called in one process with one Spark session, as `bootstrap` does, and so is the check that
+`promote` makes in a process of its own; plots are drawn in the last hour of a business day and
+copied in the others. Starting eight processes and drawing two dozen plots takes the same seconds in
+every hour, and would hide what grows. The model reads the service `item_statistics`. The 24 hours
+before the first are filled set-wise.
 
-Ages are counted in simulated time. Versions age by the hours of their data. Snapshots and files
-carry the time of this machine's clock, so `maintain` is told a `--now` by which exactly what was
-replaced 72 simulated hours ago or earlier is three days old. Unreferenced files are kept as long, three
-days instead of one: the rule allows no snapshot to be younger than that.
+Ages are counted in simulated time. Versions age by the hours of their data. Snapshots, files and
+pages carry the time of this machine's clock, so `maintain` is told a `--now` by which exactly what
+is 72 simulated hours old is three days old. Unreferenced files are kept as long, three days instead
+of one: the rule allows no snapshot to be younger than that. So are pages and runs of pruned
+versions, three days instead of 90, so that the week shows that they go.
 
 A line per hour is kept in the folder; a run that was killed goes on with the next hour. Judged are
 the hours of the last day beside those of the first, by wall seconds and by CPU seconds (other work
@@ -28,8 +30,8 @@ import datetime as dt
 import io
 import json
 import os
-import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,11 +40,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.figure import Figure
-from small_stack import ROOT, SmallStack, cpu_seconds, memory_mb, small_stack
-from soak_report import DAILY, FIRST_DAY, lines, picture
+from small_stack import ROOT, CpuMeter, SmallStack, clear, memory_mb, small_stack
+from soak_report import DAILY, FIRST_DAY, GC, lines, picture
 
 from feature_store import hours as hr
 from feature_store.sources.simulator import MarketConfig, write_simulation
+from local.settings import database_uri
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,7 +63,11 @@ CONFIGURATION: Final = {
         "gbdt": {"tasks": ["click"], "rounds": 20, "num_leaves": 15},
     },
     "evaluation": {"labels": ["click"], "resamples": 200},
-    "maintenance": {"snapshot_days": KEPT_HOURS / 24, "unreferenced_hours": KEPT_HOURS},
+    "maintenance": {
+        "snapshot_days": KEPT_HOURS / 24,
+        "unreferenced_hours": KEPT_HOURS,
+        "record_days": KEPT_HOURS / 24,
+    },
 }
 MARKET: Final = MarketConfig(
     start=START, requests_per_hour=120, users=2_000, items=1_000, rooms=100,
@@ -121,6 +128,8 @@ class Soak:
         self.kept = kept
         self.done: list[dict[str, Any]] = read_lines(kept)
         self.copied = Copied()
+        self.own = CpuMeter(os.getpid())
+        self.servers = {name: CpuMeter(pid) for name, pid in place.servers.items()}
 
     def run(self) -> None:
         """All hours that are not there yet."""
@@ -175,10 +184,10 @@ class Soak:
         due = self.jobs(spark, hour)
         for job, call in due.items():
             self.copied.start(job, anew=DAILY in due)
-            began, computed = time.monotonic(), cpu_seconds(os.getpid())
+            began, computed = time.monotonic(), self.own.seconds()
             status[job] = call().status
             wall[job] = round(time.monotonic() - began, 3)
-            cpu[job] = round(cpu_seconds(os.getpid()) - computed, 3)
+            cpu[job] = round(self.own.seconds() - computed, 3)
         after = self.cpu_of_servers()
         cpu |= {name: round(after[name] - before[name], 3) for name in after}
         return {
@@ -226,7 +235,19 @@ class Soak:
             due[DAILY] = lambda s: maintain(
                 s, Registry(settings.tracking()), settings, zone, hour, self.now(hour), token,
                 False)  # fmt: skip
-        return {name: opened(call) for name, call in due.items()}
+        calls = {name: opened(call) for name, call in due.items()}
+        if DAILY in due:
+            calls[GC] = self.collect
+        return calls
+
+    def collect(self) -> Any:
+        """What an operator runs beside MLflow's database."""
+        from jobs.support.summary import Summary
+
+        uri = database_uri(self.place.stack, "mlflow")
+        command = [str(self.place.stack.bin / "mlflow"), "gc", "--backend-store-uri", uri]
+        subprocess.run(command, env=self.place.env, check=True, capture_output=True)
+        return Summary(GC)
 
     def now(self, hour: str) -> dt.datetime:
         """The instant from which what ended ``KEPT_HOURS`` simulated hours ago is as old."""
@@ -237,7 +258,7 @@ class Soak:
         return dt.datetime.fromtimestamp(past, dt.UTC) + dt.timedelta(hours=KEPT_HOURS)
 
     def cpu_of_servers(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) for name, pid in self.place.servers.items()}
+        return {name: meter.seconds() for name, meter in self.servers.items()}
 
     def tell(self, line: Mapping[str, Any], left: int) -> None:
         seconds = [sum(past["wall"].values()) for past in self.done[-24:]]
@@ -293,7 +314,7 @@ def measured(place: SmallStack) -> dict[str, Any]:
         "artefact_files": files,
     }
     for database, names in COUNTED.items():
-        query = ", ".join(f"(select count(*) from {name})" for name in names)
+        query = ", ".join(f"(select count(*) from {name})" for name in names)  # noqa: S608
         [row] = place.rows(database, f"select {query}")
         counts |= dict(zip(names, row, strict=True))
     return {"mb": {k: round(v, 3) for k, v in mb.items()}, "counts": counts, "tables": tables}
@@ -333,7 +354,8 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     if arguments.anew:
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
+        (folder / "hours.jsonl").unlink(missing_ok=True)
     first = hr.add(START, BEFORE)
     hours = hr.hour_range(first, hr.add(first, arguments.hours - 1))
     with small_stack(folder, CONFIGURATION) as place:

@@ -15,7 +15,7 @@ MOST: Final = 1.2
 """How many times the first day's seconds the last day's may be."""
 FLAT: Final = 0.05
 """What a size may grow by in the last three days and still be called flat."""
-DAILY: Final = "maintain"
+DAILY, GC = "maintain", "mlflow gc"
 SERVERS: Final = ("postgres", "mlflow")
 SIZES: Final = ("data", "metadata", "catalog", "mlflow", "artefacts", "scratch", "temporary")
 Line = Mapping[str, Any]
@@ -31,7 +31,7 @@ def verdicts(done: Sequence[Line]) -> Iterator[dict[str, Any]]:
     first, last = steady(done[:FIRST_DAY]), steady(done[-FIRST_DAY:])
     for clock in ("wall", "cpu"):
         yield seconds_line(f"all jobs, {clock}", total(clock), first, last)
-    for job in [name for name in done[0]["wall"] if name != DAILY]:
+    for job in [name for name in done[0]["wall"] if name not in (DAILY, GC)]:
         yield seconds_line(f"{job}, cpu", of_job("cpu", job), first, last)
     for server in SERVERS:
         yield seconds_line(f"{server}, cpu", of_job("cpu", server), first, last)
@@ -50,7 +50,7 @@ def steady(done: Sequence[Line]) -> list[Line]:
 
 def total(clock: str) -> Callable[[Line], float]:
     """Seconds of an hour's jobs, with what the servers computed for them, but for `maintain`."""
-    return lambda line: sum(s for name, s in line[clock].items() if name != DAILY)
+    return lambda line: sum(s for name, s in line[clock].items() if name not in (DAILY, GC))
 
 
 def of_job(clock: str, job: str) -> Callable[[Line], float]:
