@@ -181,6 +181,27 @@ class Ledger:
             free = connection.execute(mine.with_for_update(skip_locked=True)).all()
             yield len(free) == len(every)
 
+    def drop_fences(self, before: str, dry: bool = False) -> int:
+        """Forget who may write the hours before ``before``; a run that still wants to must start
+        anew. Fences of what is no hour stay, and so do those in use.
+
+        Args:
+            dry: only count them.
+
+        Returns:
+            How many there are, or were.
+        """
+        old = sa.select(_FENCES.c.stage, _FENCES.c.hour).where(_FENCES.c.hour < before)
+        with self._engine.begin() as connection:
+            free = connection.execute(old.with_for_update(skip_locked=True)).all()
+            if free and not dry:
+                keys = sa.tuple_(_FENCES.c.stage, _FENCES.c.hour)
+                gone = [(row.stage, row.hour) for row in free]
+                for first in range(0, len(gone), _AT_ONCE):
+                    some = gone[first : first + _AT_ONCE]
+                    connection.execute(sa.delete(_FENCES).where(keys.in_(some)))
+        return len(free)
+
     def moved(self, table: str, hour: str, snapshot_id: int | None) -> None:
         """Record that the same content of ``hour`` lies in another snapshot now."""
         with self._engine.begin() as connection:

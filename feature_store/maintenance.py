@@ -43,6 +43,8 @@ class MaintenanceRules:
         hourly_version_days: how long every version of a model is kept, counted back from the hour
             of the run by the last hour of data that a version has seen ...
         daily_version_days: ... and how long the last one of each business day.
+        record_days: how long is kept what nothing reads again: pages in MLflow and the runs of
+            pruned versions, by the time they were made; fences, by the hours of the data.
         max_files: an hour, or an append-only table, of more files is rewritten as one ...
         max_compacted_mb: ... unless that were larger, in MiB.
 
@@ -56,6 +58,7 @@ class MaintenanceRules:
     unreferenced_hours: float = 24.0
     hourly_version_days: float = 2.0
     daily_version_days: float = 90.0
+    record_days: float = 90.0
     max_files: int = 8
     max_compacted_mb: float = 128.0
 
@@ -65,7 +68,7 @@ class MaintenanceRules:
             raise ValueError(f"table_snapshot_days names {unknown}; tables are {sorted(TABLES)}")
         for name in (
             "unreferenced_hours", "quarantine_days", "hourly_version_days", "daily_version_days",
-            "max_files", "max_compacted_mb",
+            "record_days", "max_files", "max_compacted_mb",
         ):  # fmt: skip
             if not 1 <= getattr(self, name) <= _CENTURY_DAYS:
                 raise ValueError(
@@ -108,6 +111,14 @@ class MaintenanceRules:
     def daily_versions_from(self, hour: str) -> str:
         """The first data hour from which the last version of a day is kept, seen from ``hour``."""
         return hr.add(hour, -round(self.daily_version_days * _HOURS_A_DAY))
+
+    def records_before(self, now: dt.datetime) -> dt.datetime:
+        """Pages, and runs of pruned versions, from before this instant may go."""
+        return now - dt.timedelta(days=self.record_days)
+
+    def fences_before(self, hour: str) -> str:
+        """The first hour whose fences are kept, seen from ``hour``."""
+        return hr.add(hour, -round(self.record_days * _HOURS_A_DAY))
 
     @property
     def max_compacted_bytes(self) -> int:

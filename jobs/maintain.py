@@ -17,6 +17,7 @@ from feature_store.unreferenced import sweep
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
 from jobs.support.pruning import prune
+from jobs.support.records import forget
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.snapshot_tags import Owners
 from jobs.support.summary import Summary, main_of, progress
@@ -73,6 +74,10 @@ def maintain(
         lambda: store.ledger.holding(writer.stage, _STORE, writer.token),
         lambda words: progress(JOB, words), dry,
     )  # fmt: skip
+    forgotten = forget(
+        store, registry, rules, hour, now, pruned.left,
+        lambda: store.ledger.holding(writer.stage, _STORE, writer.token), dry,
+    )  # fmt: skip
     owners = Owners(registry, pruned.left)
     tables: dict[str, Done] = {}
     for name in store.existing():
@@ -80,7 +85,8 @@ def maintain(
         words = tables[name].words()
         if words:
             progress(JOB, f"{name}: {words}")
-    said = ", ".join(filter(None, (pruned.words(), sum(tables.values(), Done()).words())))
+    done = (pruned, forgotten, sum(tables.values(), Done()))
+    said = ", ".join(filter(None, (one.words() for one in done)))
     message = ("would be: " if dry else "") + (said or "nothing to do")
     progress(JOB, message)
     return Summary(
@@ -92,6 +98,7 @@ def maintain(
             "tables": {name: asdict(done) for name, done in tables.items()},
             "versions_pruned": pruned.versions,
             "versions_skipped": pruned.skipped,
+            "records": asdict(forgotten),
         },
     )
 

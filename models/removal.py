@@ -2,23 +2,26 @@
 
 The files are marked, then the version is deleted, then the files, then MLflow's entry of them. Of a
 process that was killed in between the marks tell what is left to do. The run stays, with its
-parameters, metrics and pages.
+parameters, metrics and pages, until it is forgotten like any page: its files first, then the run.
 """
 
 from __future__ import annotations
 
 import abc
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from models.registration import RegistryBase
-from models.versions import Version
+from models.versions import Version, checked_run_key
 
 __all__ = ["Leftover", "Removal"]
 
 _T = TypeVar("_T")
 _MARK: Final = "version_removed"
+_PAGE: Final = 1000
+_OLDEST: Final = ["attributes.start_time ASC"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,48 @@ class Removal(RegistryBase):
             return found
 
         return self._call(f"list what is left of {name}", pages)
+
+    def runs_before(self, experiment: str, instant: dt.datetime, key: str = "") -> list[str]:
+        """The runs of ``experiment`` that were started before ``instant``, oldest first.
+
+        Args:
+            key: how their ``run_key`` begins; any by default.
+        """
+        condition = f"attributes.start_time < {int(instant.timestamp() * 1000)}"
+        if key:
+            condition += f" and tags.run_key LIKE '{checked_run_key(key)}%'"
+
+        def pages(client: Any) -> list[str]:
+            found = client.get_experiment_by_name(experiment)
+            runs: list[str] = []
+            token: str | None = "" if found is not None else None
+            while token is not None:
+                page = client.search_runs(
+                    [found.experiment_id], condition, max_results=_PAGE, order_by=_OLDEST,
+                    page_token=token or None,
+                )  # fmt: skip
+                runs += [str(run.info.run_id) for run in page]
+                token = page.token or None
+            return runs
+
+        return self._call(f"list old runs of {experiment}", pages)
+
+    def forget_run(self, run_id: str) -> bool:
+        """Delete a run with its files, unless a version is of it; without effect once it is gone.
+
+        MLflow marks it as deleted; its rows go with ``mlflow gc``.
+
+        Returns:
+            False when a version needs it.
+        """
+        if self._needed(run_id):
+            return False
+        run = self._if_there(f"read run {run_id}", lambda c: c.get_run(run_id))
+        if run is not None:
+            files = self._files_at(str(run.info.artifact_uri))
+            self._call(f"delete the files of run {run_id}", lambda _: files.delete_artifacts())
+            self._if_there(f"delete run {run_id}", lambda c: c.delete_run(run_id))
+        return True
 
     # Single steps ------------------------------------------------------------------------------
 

@@ -6,13 +6,16 @@ import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from feature_store.tables import Store
 from jobs.support.settings import Settings
 from jobs.support.summary import progress
 
-__all__ = ["LoggedPage", "log_page"]
+__all__ = ["PAGES", "LoggedPage", "log_page", "page_key"]
+
+PAGES: Final = ("gates", "graph", "evaluations", "replay")
+"""Experiments of pages; models have others."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class LoggedPage:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     files: Mapping[str, str]
+
+
+def page_key(store: Store, experiment: str, name: str = "") -> str:
+    """The run key of page ``name``; without a name, how those of the store's pages begin."""
+    where = hashlib.sha256(store.warehouse.encode()).hexdigest()[:8]
+    return f"{experiment}:{where}:{name}"
 
 
 def log_page(
@@ -50,12 +59,11 @@ def log_page(
         return None
     from models.registry import Registry  # MLflow takes seconds to import
 
-    where = hashlib.sha256(store.warehouse.encode()).hexdigest()[:8]
     version = importlib.metadata.version("rankmill")
     with store.ledger.holding(stage or job, list(hours), token):
         return Registry(settings.tracking_uri).log_page(
             page.experiment,
-            f"{page.experiment}:{where}:{page.name}",
+            page_key(store, page.experiment, page.name),
             page.title,
             {"data_hour": hours[-1], "code_version": version},
             dict(page.params),

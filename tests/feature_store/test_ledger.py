@@ -56,6 +56,29 @@ def done(hour: str, rows: int = 3, validated: bool | None = True) -> Completion:
     return Completion("events", hour, "run", rows, f"sha-{rows}", 7, validated)
 
 
+# -- old fences -----------------------------------------------------------------------------------
+
+
+def test_fences_of_old_hours_go_and_their_holders_start_anew(sqlite: Ledger) -> None:
+    for hour in (HOUR, NEXT, "alias"):
+        sqlite.take_fence(STAGE, [hour], "a")
+    assert sqlite.drop_fences(NEXT, dry=True) == 1
+    assert sqlite.drop_fences(NEXT) == 1
+    assert sqlite.drop_fences(NEXT) == 0
+    with pytest.raises(FencedOutError), sqlite.holding(STAGE, [HOUR], "a"):
+        pass
+    with sqlite.holding(STAGE, [NEXT], "a"), sqlite.holding(STAGE, ["alias"], "a"):
+        pass
+
+
+def test_a_fence_in_use_is_not_waited_for(postgres: Ledger) -> None:
+    for hour in (HOUR, NEXT):
+        postgres.take_fence(STAGE, [hour], "a")
+    with postgres.holding(STAGE, [HOUR], "a"):
+        assert postgres.drop_fences("2027") == 1
+    assert postgres.drop_fences("2027") == 1
+
+
 # -- completion -----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import sqlite3
@@ -54,6 +55,23 @@ def test_a_version_goes_with_its_files_and_the_run_stays(
     assert [model.model_id for model in listed] == [second.model_id]
     finish(registry, first)  # once more is without effect
     assert numbers(registry) == [2]
+
+
+def test_a_run_is_forgotten_once_no_version_is_of_it(registry: Registry, tmp_path: Path) -> None:
+    first, second = (small_version(registry, NAME, HOUR, n) for n in range(2))
+    registry.log_evaluation(first, {}, artefacts={"page.html": "text"})
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
+    assert registry.runs_before(NAME, soon) == [first.run_id, second.run_id]
+    assert registry.runs_before(NAME, soon - dt.timedelta(days=1)) == []
+    assert registry.runs_before("nobody", soon) == []
+    assert registry.runs_before(NAME, soon, first.tags["run_key"]) == [first.run_id]
+    assert not registry.forget_run(first.run_id)
+    finish(registry, first)
+    assert [path.name for path in tmp_path.rglob("*.html")] == ["page.html"]
+    assert registry.forget_run(first.run_id)
+    assert list(tmp_path.rglob("*.html")) == []
+    assert registry.runs_before(NAME, soon) == [second.run_id]
+    assert registry.forget_run(first.run_id), "once more is without effect"
 
 
 def test_what_an_alias_points_to_stays_whole(registry: Registry, tmp_path: Path) -> None:
