@@ -15,6 +15,7 @@ __all__ = [
     "add",
     "date_hours",
     "day_of",
+    "days_of",
     "difference",
     "hour_of",
     "hour_range",
@@ -75,6 +76,11 @@ def hour_range(first: str, last: str) -> list[str]:
 def day_of(hour: str, time_zone: str) -> dt.date:
     """The business day in ``time_zone`` that ``hour`` belongs to."""
     return start_of(hour).astimezone(ZoneInfo(time_zone)).date()
+
+
+def days_of(first: str, last: str) -> list[str]:
+    """The UTC days that the hours from ``first`` to ``last`` lie on, both included, in order."""
+    return sorted({hour[:10] for hour in hour_range(first, last)})
 
 
 def date_hours(date: str, time_zone: str) -> list[str]:

@@ -30,6 +30,7 @@ from jobs.support.serving import Asked, asked, serving_of
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
 from jobs.support.summary import RefusedError, Summary, main_of, progress, skipped
+from jobs.support.unseen import newest_before
 from jobs.support.verdicts import Verdict, logged, table_rows
 from models.registry import Registry, Version
 from models.versions import EVALUATION_FOLDER, Artefact, artefact_url
@@ -266,8 +267,7 @@ def _constant(roles: dict[str, Version], hours: Sequence[str]) -> tuple[Serving,
 def _candidate(registry: Registry, chosen: Plan, hour: str, offline: bool) -> Version | None:
     """The version of this run, or, looking back, the newest that has not seen ``hour``."""
     if offline:
-        unseen = [v for v in registry.versions(chosen.name) if v.tags["data_hour"] < hour]
-        return max(unseen, key=lambda v: (v.tags["data_hour"], v.version), default=None)
+        return newest_before(registry, chosen.name, hour)
     candidate = find_candidate(registry, chosen)
     if candidate is None:
         raise RefusedError(f"{chosen.name} has no version of hour {hour}. Run: {chosen.command}")

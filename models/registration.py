@@ -27,6 +27,7 @@ from models.versions import (
     RegistryError,
     Version,
     checked_run_key,
+    checked_time,
     version_tags,
 )
 
@@ -39,12 +40,23 @@ class RegistryBase(abc.ABC):
     # What users call ---------------------------------------------------------------------------
 
     def versions(self, name: str) -> list[Version]:
-        """Every version of ``name``, oldest first."""
-        return self._search(name, None)
+        """Every version of ``name``, oldest first; of years of hours it takes seconds."""
+        return self._search(name)
+
+    def of_time(self, name: str, tag: str, time: str) -> list[Version]:
+        """The versions of ``name`` whose ``tag``, an hour, lies in ``time``, oldest first.
+
+        Args:
+            time: a UTC day, ``2026-11-11``, or an hour, ``2026-11-11T05``.
+
+        Raises:
+            RegistryError: for a time of another form.
+        """
+        return self._search(name, f"tags.{tag} LIKE '{checked_time(time)}%'")
 
     def find(self, name: str, run_key: str) -> Version | None:
         """The version of ``name`` that was registered under ``run_key``, if there is one."""
-        found = self._search(name, checked_run_key(run_key))
+        found = self._search(name, self._of_key(run_key))
         return found[0] if found else None
 
     @abc.abstractmethod
@@ -253,16 +265,21 @@ class RegistryBase(abc.ABC):
         """Remove runs of ``run_key`` that never became a version."""
         orphans = self._runs(experiment, run_key)
         if orphans:
-            kept = {version.run_id for version in self._search(name, run_key)}
+            kept = {version.run_id for version in self._search(name, self._of_key(run_key))}
             for run_id in orphans:
                 if run_id not in kept:
                     self._discard(experiment, run_id)
 
+    def _of_key(self, run_key: str) -> str:
+        """MLflow's condition for what was registered under ``run_key``."""
+        return f"tags.run_key = '{checked_run_key(run_key)}'"
+
     # What a store supplies ---------------------------------------------------------------------
 
     @abc.abstractmethod
-    def _search(self, name: str, run_key: str | None) -> list[Version]:
-        """Versions of ``name``, of one run key or of all, oldest first."""
+    def _search(self, name: str, condition: str = "") -> list[Version]:
+        """Versions of ``name``, all of them or those that MLflow finds by ``condition``, oldest
+        first."""
 
     @abc.abstractmethod
     def _open_experiment(self, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 
 from models.base import Model
+from models.registered_names import aliases_of, registered
 from models.retry import Backoff, mlflow_environment, shown_address
 from models.revision import Revision
 from models.versions import (
@@ -177,10 +178,8 @@ class Registry(Revision):
         )
         return Path(fetched)
 
-    def _search(self, name: str, run_key: str | None) -> list[Version]:
-        query = f"name = '{checked_name(name)}'"
-        if run_key is not None:
-            query += f" and tags.run_key = '{run_key}'"
+    def _search(self, name: str, condition: str = "") -> list[Version]:
+        query = f"name = '{checked_name(name)}'" + (f" and {condition}" if condition else "")
 
         def pages(client: mlflow.MlflowClient) -> list[Version]:
             found: dict[int, Version] = {}
@@ -191,7 +190,7 @@ class Registry(Revision):
                 found |= {int(item.version): self._version(item) for item in page}
                 token = page.token or None
             # A search leaves the aliases out.
-            aliases = client.get_registered_model(name).aliases if found else {}
+            aliases = aliases_of(client, name) if found else {}
             return [with_aliases(item, aliases) for item in found.values()]
 
         return self._call(f"list versions of {name}", pages)
@@ -342,12 +341,12 @@ class Registry(Revision):
         tags: Mapping[str, str],
         description: str,
     ) -> Version:
-        query = f"name = '{name}' and tags.run_key = '{run_key}'"
+        condition = self._of_key(run_key)
 
         def create(client: mlflow.MlflowClient) -> None:
             _create_name(client, name)
             # A try whose answer was lost may have created it.
-            if not client.search_model_versions(query):
+            if not client.search_model_versions(f"name = '{name}' and {condition}"):
                 client.create_model_version(
                     name,
                     f"models:/{model_id}",
@@ -358,7 +357,7 @@ class Registry(Revision):
                 )
 
         self._call(f"create a version of {name}", create)
-        first, *later = self._search(name, run_key)
+        first, *later = self._search(name, condition)
         for version in later:
             # Two processes registered at once: both keep the first.
             self._delete_version(version)
@@ -374,6 +373,8 @@ class Registry(Revision):
 
 def _create_name(client: mlflow.MlflowClient, name: str) -> None:
     """Create the registered model, unless it is there."""
+    if registered(client, name) is not None:
+        return
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -29,6 +29,7 @@ __all__ = [
     "beside_database",
     "checked_name",
     "checked_run_key",
+    "checked_time",
     "is_http",
     "requirements",
     "signature_columns",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2})?")
 _RUN_KEY: Final = re.compile(r"[A-Za-z0-9_.:@|+=-]+")
 
 EVALUATION_FOLDER: Final = "evaluation"
@@ -109,6 +111,17 @@ def checked_run_key(run_key: str) -> str:
             f"{run_key!r} cannot be a run key; use letters, digits and any of _.:@|+=-"
         )
     return run_key
+
+
+def checked_time(time: str) -> str:
+    """``time`` unchanged when it is a day or an hour.
+
+    Raises:
+        RegistryError: otherwise.
+    """
+    if not _TIME.fullmatch(time):
+        raise RegistryError(f"{time!r} is no time; write 2026-11-11, or 2026-11-11T05")
+    return time
 
 
 def version_tags(

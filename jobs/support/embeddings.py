@@ -17,6 +17,7 @@ from feature_store import hours as hr
 from feature_store.graph import EDGE_TYPES, NODE_TYPES
 from feature_store.tables import Store
 from jobs.support.settings import Settings, SettingsError
+from jobs.support.unseen import newest_before
 from models import EMBEDDINGS
 from models.base import ConfigError
 from models.graph.report import EmbeddingReport
@@ -97,8 +98,7 @@ def embedding_plan(
     """
     config = configured(settings).config_dict()
     there = store.ledger.readable("edges", hour, hour).get(hour)
-    found = [v for v in registry.versions(name) if v.tags["data_hour"] < hour]
-    earlier = max(found, key=lambda v: (v.tags["data_hour"], v.version), default=None)
+    earlier = newest_before(registry, name, hour)
     return EmbeddingPlan(
         name, date, hour, there.content_hash if there else None, store.snapshot_id("edges"),
         config, None if from_scratch else earlier,
@@ -107,8 +107,7 @@ def embedding_plan(
 
 def embedding_before(registry: Registry, name: str, hour: str) -> Version | None:
     """The newest version of the day that ends with the start of ``hour``."""
-    data_hour = hr.add(hour, -1)
-    found = [v for v in registry.versions(name) if v.tags["data_hour"] == data_hour]
+    found = registry.of_time(name, "data_hour", hr.add(hour, -1))
     return max(found, key=lambda version: version.version, default=None)
 
 

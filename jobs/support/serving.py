@@ -12,6 +12,7 @@ from feature_store.tables import Store
 from jobs.support.judged_hours import Served, Serving
 from jobs.support.promotions import history
 from jobs.support.summary import RefusedError
+from jobs.support.unseen import newest_of
 from models.registry import Registry
 
 __all__ = ["CHAMPION", "Asked", "asked", "serving_of"]
@@ -68,7 +69,7 @@ def serving_of(
     found: dict[str, list[Served]] = {hour: [] for hour in hours}
     absent = []
     for one in models:
-        at = _numbers(store, registry, one)
+        at = _numbers(store, registry, one, hours)
         numbers = {hour: at(hour) for hour in hours}
         without = [hour for hour, number in numbers.items() if number is None]
         if without:
@@ -86,8 +87,10 @@ def serving_of(
     return {hour: tuple(served) for hour, served in found.items()}, absent
 
 
-def _numbers(store: Store, registry: Registry, one: Asked) -> Callable[[str], int | None]:
-    """The version of ``one`` at an hour, None where it has none yet."""
+def _numbers(
+    store: Store, registry: Registry, one: Asked, hours: Sequence[str]
+) -> Callable[[str], int | None]:
+    """The version of ``one`` at any of ``hours``, None where it has none yet."""
     if one.version is not None:
         registry.get(one.name, one.version)  # says what is wrong with a number that is not there
         pairs = [("", one.version)]
@@ -95,7 +98,7 @@ def _numbers(store: Store, registry: Registry, one: Asked) -> Callable[[str], in
         done = [row for row in history(store, one.name) if row["stage"] == "done"]
         pairs = [(row["hour"], row["champion"]) for row in done if row["champion"] is not None]
     else:
-        versions = registry.versions(one.name)
+        versions = newest_of(registry, one.name, hours)
         pairs = sorted((v.tags["data_hour"], v.version) for v in versions)
     moments = [moment for moment, _ in pairs]
 

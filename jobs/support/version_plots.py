@@ -98,10 +98,11 @@ def earlier_shares(job: str, registry: Registry, name: str, hour: str) -> dict[s
     """
     first = hr.add(hour, -_HOURS_BACK)
     newest: dict[str, Version] = {}
-    for version in registry.versions(name):  # oldest first
-        of = version.tags.get("run_hour", "")
-        if first <= of < hour:
-            newest[of] = version
+    for day in hr.days_of(first, hour):
+        for version in registry.of_time(name, "run_hour", day):  # oldest first
+            of = version.tags["run_hour"]
+            if first <= of < hour:
+                newest[of] = version
     found = {}
     for of, version in sorted(newest.items()):
         text = registry.run_text(version, f"{_PLOTS}/{IMPORTANCES_FILE}")

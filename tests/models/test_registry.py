@@ -25,6 +25,7 @@ from models.gbdt import GBDTRanker
 from models.handoff import HandoffError
 from models.registry import Registry, RegistryError, Version
 from tests.models.conftest import SPEC, make_table
+from tests.models.small_versions import small_version
 
 # MLflow's own tables, under SQLAlchemy 2.1; only where the store is a database and no server.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -95,6 +96,19 @@ def test_the_same_run_key_gives_the_same_version(registry: Registry, saved: Path
     assert registry.find(NAME, "k1") == first
     assert registry.find(NAME, "k3") is None
     assert registry.find("nobody", "k1") is None
+
+
+def test_versions_of_a_day_and_of_an_hour(registry: Registry) -> None:
+    for number, hour in enumerate(("2026-11-11T05", "2026-11-11T06", "2026-11-12T05")):
+        small_version(registry, NAME, hour, number)
+    registry.set_alias(NAME, "champion", 2)
+    found = registry.of_time(NAME, "data_hour", "2026-11-11")
+    assert [(item.version, item.aliases) for item in found] == [(1, ()), (2, ("champion",))]
+    found = registry.of_time(NAME, "data_hour", "2026-11-12T05")
+    assert [item.version for item in found] == [3]
+    assert registry.of_time("nobody", "data_hour", "2026-11-12") == []
+    with pytest.raises(RegistryError, match="write 2026-11-11"):
+        registry.of_time(NAME, "data_hour", "2026%")
 
 
 def test_a_guard_that_refuses_leaves_nothing(registry: Registry, saved: Path) -> None:
