@@ -222,6 +222,35 @@ def faults() -> Iterator[str]:
         yield f"| {row['fault']}: {row['what']} | {jobs} | {cells} |"
 
 
+def soak() -> Iterator[str]:
+    """What became of seconds and sizes in a week of hours."""
+    yield "| what | first day, or hour | last day, or hour | verdict | grows by, an hour |"
+    yield f"|{' --- |' * 5}"
+    for r in results("soak"):
+        q = r["quality"]
+        if "verdict" in q:
+            said = q["verdict"] if r["ratio"] is None else f"{q['verdict']}, {r['ratio']:.2f} times"
+            growth = q.get("growth_per_hour")
+            grows = "-" if growth is None else f"{growth[1]:,.3g}"
+            what = f"{r['case']} ({r['unit']})"
+            yield f"| {what} | {r['theirs']:,} | {r['ours']:,} | {said} | {grows} |"
+
+
+def big_hour() -> Iterator[str]:
+    """An hour's steps by seconds and memory."""
+    yield (
+        "| step | events | seconds | CPU seconds | most memory, MB | largest process | driver "
+        "| its JVM | executors' JVMs | their Python |"
+    )
+    yield f"|{' --- |' * 10}"
+    kinds = ("all", "largest", "driver", "driver_jvm", "executor_jvm", "python_workers")
+    for r in results("big_hour"):
+        q = r["quality"]
+        memory = " | ".join(f"{q['peak_mb'][kind]:,}" for kind in kinds)
+        cells = f"{q['events']:,} | {r['ours']:,} | {q['cpu_seconds']:,} | {memory}"
+        yield f"| {r['case']} | {cells} |"
+
+
 TABLES = {
     "faults": faults,
     "policies": policies,
@@ -233,6 +262,8 @@ TABLES = {
     "open_bandit": open_bandit,
     "off_policy_coverage": off_policy_coverage,
     "replay": replay,
+    "soak": soak,
+    "big_hour": big_hour,
 }
 
 

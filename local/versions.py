@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ __all__ = ["ModelVersion", "interval", "read_versions", "version_table"]
 METRIC = "heldout_ndcg_at_10_click"
 POPULARITY = "popularity_ndcg_at_10_click"
 TIMEOUT = (3, 30)
+SHOWN = 12
+"""Versions of a name, besides those with an alias."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Mlflow:
 
 
 def read_versions(address: str) -> list[ModelVersion]:
-    """Every registered version, by name and number.
+    """Of every registered name the newest ``SHOWN`` versions and those with an alias, by name and
+    number.
 
     Raises:
         requests.RequestException: when the server does not answer.
@@ -69,7 +73,7 @@ def read_versions(address: str) -> list[ModelVersion]:
         for alias in model.get("aliases", []):
             aliases.setdefault((model["name"], str(alias["version"])), []).append(alias["alias"])
     found = []
-    for row in server.pages("model-versions/search", "model_versions", max_results=1000):
+    for row in (row for model in models for row in newest(server, model["name"], aliases)):
         tags = {tag["key"]: tag["value"] for tag in row.get("tags", [])}
         metrics = run_metrics(server, row.get("run_id"))
         found.append(
@@ -85,6 +89,21 @@ def read_versions(address: str) -> list[ModelVersion]:
             )
         )
     return sorted(found, key=lambda version: (version.name, version.version))
+
+
+def newest(
+    server: Mlflow, name: str, aliases: Mapping[tuple[str, str], Collection[str]]
+) -> list[dict[str, Any]]:
+    """The newest versions of a name; after them those that only an alias keeps in sight."""
+    page = server.get(
+        "model-versions/search", filter=f"name = '{name}'", order_by="version_number DESC",
+        max_results=SHOWN,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = page.get("model_versions", [])
+    there = {str(row["version"]) for row in rows}
+    older = (number for model, number in aliases if model == name and number not in there)
+    asked = (server.get("model-versions/get", name=name, version=number) for number in older)
+    return [*rows, *(answer["model_version"] for answer in asked)]
 
 
 def run_metrics(server: Mlflow, run_id: str | None) -> dict[str, float]:
@@ -105,7 +124,7 @@ def interval(version: ModelVersion) -> str:
 
 
 def version_table(versions: list[ModelVersion]) -> Table:
-    """What was registered, one row per version."""
+    """What was registered, one row per version that was read."""
     title = "Registered models (NDCG@10 of the click on the hour or day held out)"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model", no_wrap=True)
