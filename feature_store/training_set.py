@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from feature_store import storage
 from feature_store.digests import StreamDigest, content_digest
@@ -56,6 +57,9 @@ _RANKING: Final = SERVICES["ranking"]
 FEATURE_COLUMNS: Final[tuple[str, ...]] = _RANKING.columns()
 BATCH_ROWS: Final = 8192
 """Rows of a batch of a streamed training set, at most."""
+PIECE_ROWS: Final = 2**18
+"""Rows that are labelled at once, about, where an hour need not be held as a whole."""
+_SCANNED: Final = 2**16
 STREAMED: Final = "stream"
 """How the digest of a streamed training set is called where it is kept."""
 _OUTCOME: Final = ("sample_id", "action", "event_time", "ingested_at", "value")
@@ -117,7 +121,8 @@ def training_batches(
 
     The rows, columns and order of :func:`build`, then a list column ``<view>_<element>`` for every
     sequence view of the recipe, newest last and never null. An hour's samples and sequences, the
-    vectors of the nodes in it, and the outcomes are held at a time.
+    vectors of the nodes in it, and the outcomes are held at a time; without sequences no more than
+    a piece of an hour's samples.
 
     Raises:
         StoreError: for a column that ``samples`` does not have, or a label or sequence view that is
@@ -132,17 +137,40 @@ def training_batches(
     for hour in origin.hours:
         schema = optional(TABLES["samples"].schema)
         read = storage.dataset(shown[hour], schema)
-        samples = read.to_table(columns=_columns(recipe))
-        table = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
-        lists: list[Placed | Beside] = [placed(table, view, files[hour]) for view, files in beside]
-        if recipe.vectors or recipe.similarities:
-            lists.insert(0, Beside(
-                store, table, recipe.vectors, recipe.similarities, **_embedded(recipe)
-            ))  # fmt: skip
-        yield from _sliced(table, lists, rows)
-        # An outcome is the first sample's of its name, and no later hour's.
-        ids = samples["sample_id"].combine_chunks()
-        outcomes = outcomes.filter(pc.invert(pc.is_in(outcomes["sample_id"], value_set=ids)))
+        most = None if views else max(PIECE_ROWS // rows, 1) * rows
+        for samples in _pieces(read, _columns(recipe), most):
+            table = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
+            lists: list[Placed | Beside] = [placed(table, v, files[hour]) for v, files in beside]
+            if recipe.vectors or recipe.similarities:
+                lists.insert(0, Beside(
+                    store, table, recipe.vectors, recipe.similarities, **_embedded(recipe)
+                ))  # fmt: skip
+            yield from _sliced(table, lists, rows)
+            # An outcome is the first sample's of its name, and no later one's.
+            ids = samples["sample_id"].combine_chunks()
+            outcomes = outcomes.filter(pc.invert(pc.is_in(outcomes["sample_id"], value_set=ids)))
+
+
+def _pieces(read: ds.Dataset, columns: list[str], most: int | None) -> Iterator[pa.Table]:
+    """The rows in order, in tables of ``most`` rows and a last one; in one table for None."""
+    if most is None:
+        yield read.to_table(columns=columns)
+        return
+    held: list[pa.RecordBatch] = []
+    missing = most
+    # Few ahead: a batch of all columns is a hundred megabytes.
+    for batch in read.to_batches(
+        columns=columns, batch_size=min(most, _SCANNED), batch_readahead=1, fragment_readahead=1
+    ):
+        start = 0
+        while start < batch.num_rows:
+            held.append(batch.slice(start, missing))
+            start, missing = start + held[-1].num_rows, missing - held[-1].num_rows
+            if not missing:
+                yield pa.Table.from_batches(held)
+                held, missing = [], most
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _sliced(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from feature_store import hours as hr
+from feature_store import training_set
 from feature_store.digests import StreamDigest
 from feature_store.sequence_sets import with_sequences
 from feature_store.services import SERVICES, FeatureService, ServiceError
@@ -60,6 +62,26 @@ def test_a_stream_has_the_rows_of_the_set(days: Project) -> None:
         assert pc.mean(whole[f"label_{name}"]).as_py() == pytest.approx(1 / positive, abs=0.04)
     assert pc.max(pc.list_value_length(whole["user_items_item_id"])).as_py() == 9
     assert pc.min(pc.list_value_length(whole["user_items_item_id"])).as_py() == 0
+
+
+@pytest.mark.parametrize(("held", "rows"), [(8, 7), (10, 5), (3, 7), (2**18, 7)])
+def test_without_sequences_an_hour_is_read_in_pieces(
+    days: Project, monkeypatch: pytest.MonkeyPatch, held: int, rows: int
+) -> None:
+    monkeypatch.setattr(training_set, "PIECE_ROWS", held)
+    labelled, asked = training_set.labelled, []
+
+    def watched(samples: pa.Table, *given: Any) -> pa.Table:
+        asked.append(samples.num_rows)
+        return labelled(samples, *given)
+
+    store, made = days.store(), dataclasses.replace(recipe(days), sequences=())
+    whole = build(store, made).combine_chunks()
+    monkeypatch.setattr(training_set, "labelled", watched)
+    batches = list(training_batches(store, made, rows))
+    assert pa.Table.from_batches(batches).equals(whole)
+    assert max(asked) == min(max(held // rows, 1) * rows, ROWS)
+    assert max(batch.num_rows for batch in batches) == rows
 
 
 def test_an_outcome_is_the_first_samples_of_its_name(tmp_path: Path) -> None:
