@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 __all__ = ["spark_session"]
@@ -32,12 +32,15 @@ _DEFAULTS: Mapping[str, str] = {
 def spark_session(job: str, configured: Mapping[str, str]) -> Iterator[SparkSession]:
     """A session that spark-submit's arguments, then ``configured``, then defaults describe."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # else the conf below would overrule spark-submit's
+        SparkContext._ensure_initialized()
     conf = SparkConf()
     for key, value in {**_DEFAULTS, **configured}.items():
         conf.setIfMissing(key, value)
     conf.setIfMissing("spark.app.name", f"rankmill-{job}")
     conf.setIfMissing("spark.master", os.environ.get("RANKMILL_SPARK_MASTER", "local[*]"))
+    if (conf.get("spark.master") or "").startswith("local"):  # executors elsewhere must reach us
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     try:
