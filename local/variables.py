@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from local.exposure import exposed
 from local.machine import FAIL, OK, WARN, Found, Machine
 from local.setup import answer
 
-__all__ = ["VARIABLES", "settings", "unknown_variables", "zones"]
+__all__ = ["VARIABLES", "addresses", "settings", "unknown_variables", "zones"]
 
 VARIABLES = frozenset(
     {
@@ -166,6 +167,19 @@ def _master(machine: Machine) -> list[Problem]:
     return [(FAIL, f"RANKMILL_SPARK_MASTER={value!r} is no Spark master", remedy)]
 
 
+def addresses(machine: Machine) -> list[Problem]:
+    """What would publish a page to others; ``make run`` binds 127.0.0.1, whatever is set."""
+    servers = {"AIRFLOW__API__HOST": ["airflow", "api-server"], "MLFLOW_HOST": ["mlflow", "server"]}
+    remedy = "`make run` listens on 127.0.0.1 alone: unset {}; docker/ publishes behind passwords."
+    return [
+        (FAIL, f"{name}: {reason}", remedy.format(name))
+        for name, command in servers.items()
+        if machine.environ.get(name)
+        for reason in [exposed(machine.environ, command)]
+        if reason
+    ]
+
+
 def _others(machine: Machine) -> list[Problem]:
     """Variables of others that put another Spark or other packages before the installed ones."""
     found: list[Problem] = []
@@ -177,7 +191,7 @@ def _others(machine: Machine) -> list[Problem]:
 
 
 _RULES: tuple[Callable[[Machine], list[Problem]], ...] = (
-    _paths, _tracking, _store, _bucket, _hours, _master, _others,
+    _paths, _tracking, _store, _bucket, _hours, _master, addresses, _others,
 )  # fmt: skip
 
 

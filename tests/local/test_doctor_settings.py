@@ -95,6 +95,8 @@ def test_readme_lists_every_variable() -> None:
             "RANKMILL_START_HOUR comes after",
         ),
         ({"RANKMILL_SPARK_MASTER": "local[two]"}, FAIL, "'local[two]' is no Spark master"),
+        ({"MLFLOW_HOST": "0.0.0.0"}, FAIL, "MLFLOW_HOST: MLflow would listen on 0.0.0.0"),  # noqa: S104
+        ({"AIRFLOW__API__HOST": "10.0.0.1"}, FAIL, "Airflow would listen on 10.0.0.1"),
         ({"SPARK_HOME": "/opt/spark"}, WARN, "SPARK_HOME is set"),
     ],
 )
