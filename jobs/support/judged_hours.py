@@ -118,6 +118,8 @@ def judged_hours(plan: HoursPlan, sizes: Mapping[str, int], loaded: Loaded, stor
     with spark_session("evaluate", plan.settings.spark) as spark:
         tasks = list(blocks(sizes, 4 * spark.sparkContext.defaultParallelism))
         say(f"{len(sizes)} hours, {sum(sizes.values()):,} rows, in {len(tasks)} tasks of Spark")
+        if not spark.sparkContext.master.startswith("local"):  # no password leaves this machine
+            plan = replace(plan, settings=plan.settings.sent())
         return folded(run_tasks(spark, tasks, partial(_judged_there, plan)))
 
 
@@ -130,9 +132,10 @@ def _told(hours: Iterable[HourFound], count: int, say: Say) -> Iterator[HourFoun
 
 def _judged_there(plan: HoursPlan, hours: Sequence[str]) -> Iterator[HourFound]:
     """A task's work, in whatever process Spark gave it."""
-    store = plan.settings.open_store()
+    settings = plan.settings.received()
+    store = settings.open_store()
     try:
-        loaded = Loaded(Registry(plan.settings.tracking()))
+        loaded = Loaded(Registry(settings.tracking()))
         yield from folded(judged_here(plan, hours, loaded, store))
     finally:
         store.close()

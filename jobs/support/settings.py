@@ -6,9 +6,10 @@ import argparse
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -160,6 +161,20 @@ class Settings:
     def tracking(self) -> str:
         """The address of MLflow."""
         return _required(self.tracking_uri, "--tracking-uri", "MLFLOW_TRACKING_URI")
+
+    def sent(self) -> Settings:
+        """These settings without the addresses that hold a password, for another machine."""
+        catalog, tracking = (
+            None if uri and urlsplit(uri).password else uri
+            for uri in (self.catalog_uri, self.tracking_uri)
+        )
+        return replace(self, catalog_uri=catalog, tracking_uri=tracking)
+
+    def received(self) -> Settings:
+        """What was `sent`, with the addresses that this machine's own environment has."""
+        catalog = self.catalog_uri or os.environ.get("RANKMILL_CATALOG_URI")
+        tracking = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        return replace(self, catalog_uri=catalog, tracking_uri=tracking)
 
     def scratch(self) -> Path:
         """Where a killed run leaves what the next one goes on from: beside a warehouse that is a

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyspark import cloudpickle
 
 from feature_store import hours as hr
 from feature_store.labels import LABELS, label_column
@@ -62,3 +63,19 @@ def test_a_source_is_asked_for_its_hours_and_time_zone(project: Project) -> None
     assert result.code == 0
     assert result.summary["hours"] == [HOUR, hr.add(HOUR, 5)]
     assert result.summary["details"] == {"time_zone": "Europe/Paris"}
+
+
+def test_no_password_is_sent_to_another_machine(tmp_path, monkeypatch):
+    secret = "p%40ss"  # noqa: S105
+    catalog, tracking = f"postgresql+psycopg://u:{secret}@h/catalog", f"http://u:{secret}@h:5000"
+    monkeypatch.setenv("RANKMILL_CATALOG_URI", catalog)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    settings = settings_of(CONF / "demo.yaml", tmp_path, monkeypatch)
+    assert (settings.catalog_uri, settings.tracking_uri) == (catalog, tracking)
+    sent = cloudpickle.dumps(settings.sent())
+    assert secret.encode() not in sent
+    assert cloudpickle.loads(sent).received() == settings
+    monkeypatch.setenv("RANKMILL_CATALOG_URI", "sqlite:////tables.db")
+    plain = settings_of(CONF / "demo.yaml", tmp_path, monkeypatch)
+    monkeypatch.delenv("RANKMILL_CATALOG_URI")
+    assert plain.sent().received().catalog_uri == "sqlite:////tables.db", "nothing to hide"
