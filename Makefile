@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor run start stop status test e2e faults lint format catalog clean bench-eval bench-coverage
+.PHONY: help setup doctor run start stop status test e2e faults audit lint format catalog clean bench-eval bench-coverage
 
 PYTHON ?=
 SOURCE ?= simulator
@@ -41,10 +41,11 @@ stop: ## Stop what `make start` or an interrupted run left running
 status: ## Show the processes and addresses
 	@$(STACK) status $(CHOICE)
 
-test: setup ## Lint, types and all tests
+test: setup ## Lint, types, advisories and all tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m local.audit
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 e2e: setup ## Only the three real hours through Airflow's dag.test() on KuaiRand (minutes)
@@ -52,6 +53,9 @@ e2e: setup ## Only the three real hours through Airflow's dag.test() on KuaiRand
 
 faults: setup ## Let everything go wrong that can, compare with an undisturbed run, write the table (an hour); ARGS="--list"
 	@$(if $(ARGS),,RANKMILL_FAULTS=1 $(BIN)/python -m pytest tests/faults/test_kills.py &&) $(BIN)/python benchmarks/faults.py $(ARGS)
+
+audit: setup ## Look the pinned packages up among published advisories
+	@$(BIN)/python -m local.audit
 
 lint: setup ## Lint and types only
 	@$(BIN)/ruff check .

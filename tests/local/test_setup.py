@@ -147,6 +147,7 @@ def test_makefile_says_which_targets_there_are() -> None:
         "make doctor",
         "make run",
         "make test",
+        "make audit",
         "make lint",
         "make clean",
         "make bench-%",
