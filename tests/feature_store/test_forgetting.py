@@ -16,6 +16,7 @@ import feature_store.forgetting
 from feature_store import storage
 from feature_store.forgetting import BusyError, Forgetting, Removed
 from feature_store.graph import NODE_TYPES
+from feature_store.rewriting import current_files
 from feature_store.schemas import TABLES
 from feature_store.table_spec import USER_COLUMN, USER_NODE
 from feature_store.tables import HourWriter, Staged, Store
@@ -228,6 +229,21 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(few: Store) -> None:
     assert content(few) == before
     assert {p: p.stat().st_mtime_ns for p in Path(few.warehouse).rglob("*")} == files
     assert forget(few, GONE) == dry
+
+
+def test_a_store_in_a_bucket_forgets_as_one_in_a_folder(bucket: str, tmp_path: Path) -> None:
+    store = Store(f"{bucket}/warehouse", f"sqlite:///{tmp_path}/catalog.db")
+    fill(store, SMALL)
+    expected = without(store)
+    torn = f"{store.staging('samples')}/dirty.parquet"
+    storage.write_table(rows("samples", HOURS[0]), torn)
+    assert forget(store, GONE)["samples"].loose == 1
+    assert content(store) == expected
+    check_ledger(store)
+    data = {path for path, _ in storage.objects(store.warehouse) if path.endswith(".parquet")}
+    named = {path for name in SMALL for path in current_files(store.iceberg(name))}
+    assert data == named, "nothing but what is current is left"
+    store.close()
 
 
 def test_several_at_once_and_everybody_at_last(few: Store) -> None:
