@@ -40,18 +40,24 @@ COLUMNS = ("tries", *MET, "healed", "lost")
 
 
 def made(tries: Sequence[Trial]) -> Iterator[dict[str, Any]]:
-    """One line per try; a store for each world, made anew after a loss."""
+    """One line per try; a store for each world, made anew after a loss.
+
+    After the last try of a fault the next hour must be as after an undisturbed one.
+    """
     for world, group in groupby(tries, lambda trial: trial.fault.world):
         mine = list(group)
         names = [trial.job.name for trial in mine]
+        lasts = {trial.fault.name: trial for trial in mine}
         store: SmallStore | None = None
         try:
             for trial in mine:
                 began = time.monotonic()
                 line = described(trial)
                 try:
-                    store = store or SmallStore(jobs_of(names), world)
+                    store = store or SmallStore(jobs_of(names), world, ahead=True)
                     line |= asdict(store.attempt(trial))
+                    if trial is lasts[trial.fault.name]:
+                        store.go_on()
                 except pytest.skip.Exception as reason:
                     line["skipped"] = str(reason)
                 except LostError as error:

@@ -41,7 +41,7 @@ def scheduler_killed(store: SmallStore, trial: Trial, _at: float) -> Dealt:
     the run ends, and every task has succeeded, once."""
     world, run = store.world, store.run
     assert isinstance(world, Airflow)
-    for job in JOBS:
+    for job in reversed(JOBS):
         if job.name in _TASKS:
             job.withdraw(run)
     api = run.services.airflow

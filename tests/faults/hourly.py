@@ -22,7 +22,18 @@ from feature_store.views import VIEWS
 from models.registry import mlflow
 from tests.e2e.stack import BESIDE_SAMPLES, EXTRACTED, REPOSITORY, Running
 
-__all__ = ["FIRST", "HOUR", "HOURS", "JOBS", "RANKER", "Job", "State", "ledger_of"]
+__all__ = [
+    "EMBEDDING",
+    "FIRST",
+    "HOUR",
+    "HOURS",
+    "JOBS",
+    "RANKER",
+    "Job",
+    "State",
+    "aliases_of",
+    "ledger_of",
+]
 
 # 24 hours to train on before it; it also ends a business day, so that day tiles and every living
 # key are written as well.
@@ -236,4 +247,14 @@ def ledger_of(run: Running, jobs: Iterable[Job]) -> Mapping[tuple[str, str], tup
         for job in jobs
         for table in job.tables
         for hour, done in run.store.ledger.completions(table, FIRST, HOUR).items()
+    }
+
+
+def aliases_of(run: Running, names: Iterable[str]) -> Mapping[tuple[str, str], object]:
+    """The version that every alias of the models ``names`` points to."""
+    client = mlflow.MlflowClient(run.env["MLFLOW_TRACKING_URI"])
+    return {
+        (name, alias): str(version)
+        for name in names
+        for alias, version in client.get_registered_model(name).aliases.items()
     }

@@ -21,9 +21,21 @@ from typing import TypeVar
 
 import yaml
 
+from feature_store import hours as hr
+from feature_store.schemas import TABLES
 from feature_store.sources.simulator import MarketConfig, write_simulation
 from tests.e2e.stack import Running, finished, project_folder, started
-from tests.faults.hourly import FIRST, HOURS, JOBS, Job, ledger_of
+from tests.faults.hourly import (
+    EMBEDDING,
+    FIRST,
+    HOUR,
+    HOURS,
+    JOBS,
+    RANKER,
+    Job,
+    aliases_of,
+    ledger_of,
+)
 from tests.faults.trials import NOTHING, Dealt, LostError, Outcome, Trial
 from tests.faults.victim import Victim
 from tests.faults.worlds import WORLDS
@@ -32,7 +44,11 @@ __all__ = ["SmallStore", "jobs_of"]
 
 T = TypeVar("T")
 
-LONGEST_END_S = 120
+NEXT = hr.add(HOUR, 1)
+HOURLY = ("ingest_events", "validate_events", "extract_features", "build_samples")
+MODEL_OF = {"train_gbdt": RANKER, "evaluate": RANKER, "promote": RANKER, "embed_graph": EMBEDDING}
+
+LONGEST_END_S = 180
 """How long what is left of a struck job may take to end by itself, on a busy machine."""
 
 CONFIGURATION = {
@@ -61,7 +77,10 @@ class SmallStore:
         lost: whether a try lost something; there is no truth to compare with any more.
     """
 
-    def __init__(self, jobs: Sequence[Job] = JOBS, world: str = "folder") -> None:
+    def __init__(
+        self, jobs: Sequence[Job] = JOBS, world: str = "folder", *, ahead: bool = False
+    ) -> None:
+        """``ahead``: run the next hour once as well, for :meth:`go_on` to compare with."""
         text = yaml.safe_dump(CONFIGURATION)
         self._jobs = jobs
         self.lost = False
@@ -73,8 +92,9 @@ class SmallStore:
             self._states = {job.name: job.state(self.run) for job in jobs}
             for job in jobs:
                 job.settle(self.run)
-            self._ledger = ledger_of(self.run, jobs)
+            self._known = self._everything()
             self._check()
+            self._next = self._next_hour() if ahead else {}
         except BaseException:
             self.close()
             raise
@@ -88,7 +108,7 @@ class SmallStore:
         a range leaves the tables of hours alone is what other tests prove, and every rerun here.
         """
         log = Path(self.run.env["RANKMILL_DATA"])
-        write_simulation(MARKET, log, HOURS, lambda _hour, _rows: None, with_truth=False)
+        write_simulation(MARKET, log, HOURS + 1, lambda _hour, _rows: None, with_truth=False)
         seconds = {}
         for job in self._jobs:
             if job.name != JOBS[0].name:
@@ -121,9 +141,10 @@ class SmallStore:
                 # It takes less alone than over all hours, and that much is known now.
                 outcome = self._struck(trial)
             self._rerun(job, trial.own)
-        except (AssertionError, subprocess.TimeoutExpired) as error:
+        except Exception as error:  # a try that cannot be judged counts as one that lost
             self.lost = True
-            raise LostError(f"{trial}\n{error}\nRepeat it: {trial.repeat}") from error
+            said = f"{type(error).__name__}: {error}"
+            raise LostError(f"{trial}\n{said}\nRepeat it: {trial.repeat}") from error
         return outcome
 
     def _struck(self, trial: Trial) -> Outcome:
@@ -199,7 +220,40 @@ class SmallStore:
         left = job.left_over(self.run)
         assert left is None, f"the rerun left over {left}"
         job.settle(self.run)
-        self._expect(self._ledger, ledger_of(self.run, self._jobs), "in the ledger after the rerun")
+        self._expect(self._known, self._everything(), "in the ledger after the rerun")
+
+    def _everything(self) -> Mapping[tuple[str, str], object]:
+        """Every hour's completion, and where every alias points to."""
+        models = {MODEL_OF[job.name] for job in self._jobs if job.name in MODEL_OF}
+        return {**ledger_of(self.run, self._jobs), **aliases_of(self.run, sorted(models))}
+
+    def go_on(self) -> None:
+        """The next hour is made as after an undisturbed one, and taken away again.
+
+        Raises:
+            LostError: when it is not.
+        """
+        try:
+            self._expect(self._next, self._next_hour(), "of the next hour")
+        except AssertionError as error:
+            self.lost = True
+            raise LostError(f"the next hour after the fault\n{error}") from error
+
+    def _next_hour(self) -> Mapping[str, object]:
+        """Make the hour after the last; what is complete of it then. Nothing of it is left."""
+        jobs = [job for job in self._jobs if job.name in HOURLY]
+        for job in jobs:
+            command = [NEXT if part == HOUR else part for part in job.command(self.run)]
+            finished(command, self.run.env)
+        tables = [table for job in jobs for table in job.tables]
+        made = {
+            table: (done.rows, done.content_hash, done.validated)
+            for table, done in self.run.completions(NEXT, tables).items()
+        }
+        for table in tables:
+            self.run.store.ledger.forget(table, [NEXT])
+            self.run.store.commit_slice(TABLES[table].schema.empty_table(), table, {"hour": NEXT})
+        return made
 
     def _expect(self, truth: Mapping[T, object], found: Mapping[T, object], what: str) -> None:
         other = [key for key in {**truth, **found} if truth.get(key) != found.get(key)]
