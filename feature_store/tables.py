@@ -174,7 +174,10 @@ class Store:
         return snapshot
 
     def intact(self, table: str, hours: Sequence[str]) -> set[str]:
-        """Those of completed ``hours`` whose files are there, can be read, and hold all rows."""
+        """Those of completed ``hours`` whose files are there, can be read, and hold all rows.
+
+        Hours whose rows have aged have no files, and are as they should be.
+        """
         rows, broken = dict.fromkeys(hours, 0), set()
         if not hours:
             return set()
@@ -184,7 +187,8 @@ class Store:
                 if not storage.intact(file.file_path.removeprefix("file://")):
                     broken.add(hour)
         known = self.ledger.completions(table, min(hours), max(hours))
-        return {hour for hour in known if hour not in broken and rows.get(hour) == known[hour].rows}
+        whole = {hour for hour in known if rows.get(hour) in (0, known[hour].rows)}
+        return whole - broken
 
     def commit_slice(self, rows: pa.Table, table: str, where: Mapping[str, str]) -> int | None:
         """Replace one partition below the hour (``hour`` and ``evaluation``) in one transaction."""

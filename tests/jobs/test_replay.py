@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 
 from feature_store import hours as hr
+from feature_store.damage import DamagedFileError
 from feature_store.training_set import MovingSet, Recipe, build, content_digest, lineage
 from jobs.replay import Replayed, build_parser, replay
 from jobs.support import promotions
@@ -238,7 +239,7 @@ def test_what_is_dropped_is_not_held_and_what_is_held_is_not_read_again(days: Pr
     shutil.move(days.folder / "warehouse", days.folder / "away")
     try:
         assert window.rows(FIRST, FIRST, hr.add(FIRST, 1)).num_rows == ROWS
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(DamagedFileError, match=r"gone\. .*/build_samples"):
             window.rows(HOURS[0], FIRST, FIRST)
     finally:
         shutil.move(days.folder / "away", days.folder / "warehouse")
