@@ -171,7 +171,7 @@ def _answered(known: pa.Table, asked: pa.Table) -> Iterator[pa.Table]:
 
 def spread_sequences(
     spark: SparkSession, samples: Sequence[str], behaviour: Sequence[str], offers: Sequence[str],
-    entities: EntityFiles,
+    entities: EntityFiles, partitions: int,
 ) -> DataFrame:  # fmt: skip
     """Sequences of all views where no task can hold the hours, for ``stage`` with :func:`targets`.
 
@@ -202,7 +202,7 @@ def spread_sequences(
             for found in _answered(met.filter(pc.invert(met["asked"])), met.filter(met["asked"])):
                 yield from found.to_batches()
 
-    found = meet(rows, ("entity", "key")).mapInArrow(partition, _ROWS)
+    found = meet(rows, ("entity", "key"), partitions).mapInArrow(partition, _ROWS)
     return found.withColumns({TARGET: F.col("view"), "_bucket_key": F.col("key")})
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -115,8 +116,9 @@ def meet(rows: DataFrame, keys: Sequence[str], partitions: int | None = None) ->
 
 
 def stage(
-    rows: DataFrame, store: Store, targets: Sequence[Target], sizes: Mapping[str, int]
-) -> list[Staged]:
+    rows: DataFrame, store: Store, targets: Sequence[Target], sizes: Mapping[str, int],
+    most: int = _BUCKET_ROWS,
+) -> list[Staged]:  # fmt: skip
     """Write ``rows`` under fresh paths, a file per target, hour and bucket, and digest each.
 
     Hours without rows are staged as empty.
@@ -125,16 +127,17 @@ def stage(
         rows: has ``hour``, ``TARGET`` and a column ``_bucket_key``: rows with equal keys stay
             together.
         sizes: the hours, and about how many rows each has; a large one is split by the hash of the
-            key, so that no task holds more than some 500,000 rows of one hour.
+            key into buckets ...
+        most: ... of about so many rows, of which a task holds one at a time.
     """
-    spread = rows.withColumn(_BUCKET, _bucket(sizes)).drop("_bucket_key")
-    spread = meet(spread, ("hour", _BUCKET))
+    spread = rows.withColumn(_BUCKET, _bucket(sizes, most)).drop("_bucket_key")
+    buckets = sum(-(-count // most) for count in sizes.values())
+    spread = meet(spread, ("hour", _BUCKET), buckets).sortWithinPartitions("hour", _BUCKET)
     folders = [store.staging(target.table) for target in targets]
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pieces = list(batches)
-        if pieces:
-            parts = _write_files(pa.Table.from_batches(pieces), targets, folders)
+        for bucket in _runs(batches, ("hour", _BUCKET)):
+            parts = _write_files(bucket, targets, folders)
             found = [{**asdict(part), "digest": f"{part.digest:032x}"} for part in parts]
             yield pa.RecordBatch.from_pylist(found, schema=_PARTS)
 
@@ -143,12 +146,33 @@ def stage(
     return staged_parts(parts, [target.table for target in targets], list(sizes))
 
 
-def _bucket(sizes: Mapping[str, int]) -> Column:
+def _runs(batches: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of ``batches`` in runs of equal ``keys``, each run as one table."""
+    held: list[pa.RecordBatch] = []
+    last: tuple[Any, ...] = ()
+    for batch in batches:
+        columns = [batch[key] for key in keys]
+        turns = np.zeros(max(batch.num_rows - 1, 0), bool)
+        for column in columns:
+            turns |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+        starts = [0, *(np.flatnonzero(turns) + 1).tolist()] if batch.num_rows else []
+        for start, end in zip(starts, [*starts[1:], batch.num_rows], strict=False):
+            mine = tuple(column[start].as_py() for column in columns)
+            if held and mine != last:
+                yield pa.Table.from_batches(held)
+                held = []
+            held.append(batch.slice(start, end - start))
+            last = mine
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _bucket(sizes: Mapping[str, int], most: int) -> Column:
     """Which of its hour's buckets a row is in: as many as the hour needs, whatever the others."""
     buckets = F.lit(0).cast("bigint")
     for hour, rows in sizes.items():
-        if rows > _BUCKET_ROWS:
-            number = F.pmod(F.xxhash64("_bucket_key"), F.lit(-(-rows // _BUCKET_ROWS)))
+        if rows > most:
+            number = F.pmod(F.xxhash64("_bucket_key"), F.lit(-(-rows // most)))
             buckets = F.when(F.col("hour") == hour, number).otherwise(buckets)
     return buckets.cast("int")
 
@@ -168,12 +192,10 @@ _PARTS: Final = pa.schema(
 def _write_files(
     rows: pa.Table, targets: Sequence[Target], folders: Sequence[str]
 ) -> Iterator[Part]:
-    """One file per (target, hour, bucket) of a task's rows."""
+    """One file per target that the rows of an hour's bucket are for."""
     for number, (target, folder) in enumerate(zip(targets, folders, strict=True)):
-        mine = rows.filter(pc.equal(rows[TARGET], number))
-        for bucket in pc.unique(mine[_BUCKET]):
-            piece = mine.filter(pc.equal(mine[_BUCKET], bucket)).drop_columns([_BUCKET, TARGET])
-            yield from write_hours(piece, target, folder)
+        mine = rows.filter(pc.equal(rows[TARGET], number)) if len(targets) > 1 else rows
+        yield from write_hours(mine.drop_columns([_BUCKET, TARGET]), target, folder)
 
 
 def run_tasks(

@@ -57,7 +57,7 @@ _RANKING: Final = SERVICES["ranking"]
 FEATURE_COLUMNS: Final[tuple[str, ...]] = _RANKING.columns()
 BATCH_ROWS: Final = 8192
 """Rows of a batch of a streamed training set, at most."""
-PIECE_ROWS: Final = 2**18
+PIECE_ROWS: Final = 2**16
 """Rows that are labelled at once, about, where an hour need not be held as a whole."""
 _SCANNED: Final = 2**16
 STREAMED: Final = "stream"

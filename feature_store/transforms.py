@@ -126,7 +126,9 @@ def _requests(shown: DataFrame) -> DataFrame:
     return behaved.unionByName(attributes)
 
 
-def _answers(requests: DataFrame, features: DataFrame, attributes: DataFrame) -> DataFrame:
+def _answers(
+    requests: DataFrame, features: DataFrame, attributes: DataFrame, partitions: int
+) -> DataFrame:
     """The as-of join of all views. Grain: one row per impression and view."""
     known = features.drop("hour").withColumn("recorded", F.lit(0).cast("bigint"))
     lookups = (
@@ -141,7 +143,7 @@ def _answers(requests: DataFrame, features: DataFrame, attributes: DataFrame) ->
             for answered in _looked_up(pa.Table.from_batches(pieces)):
                 yield from answered.to_batches()
 
-    return meet(lookups, KEYS).mapInArrow(partition, _ANSWERS)
+    return meet(lookups, KEYS, partitions).mapInArrow(partition, _ANSWERS)
 
 
 def _looked_up(lookups: pa.Table) -> Iterator[pa.Table]:
@@ -179,7 +181,7 @@ def _behaviour(lookups: pa.Table, number: int, rows: Ints, source: Ints) -> pa.B
 
 def spread_samples(
     spark: SparkSession, shown: DataFrame, features: Sequence[Sequence[str]],
-    attributes: Sequence[Sequence[str]],
+    attributes: Sequence[Sequence[str]], partitions: int,
 ) -> DataFrame:  # fmt: skip
     """Samples of the impressions ``shown``, written once and without outcomes.
 
@@ -190,11 +192,13 @@ def spread_samples(
         shown: result of :func:`spread_impressions`.
         features: by view the files of its features that any of the hours may read.
         attributes: by attribute view the files of its entity table.
+        partitions: that the lookups meet in, at least; an impression makes one for every view.
     """
     answers = _answers(
         _requests(shown),
         read_files(spark, _tagged(features), FEATURE_ROWS, stacked_features),
         read_files(spark, _tagged(attributes), KNOWN_ATTRIBUTES, stacked_attributes),
+        partitions,
     )
     plain = [c for c in SAMPLES.names if c in shown.columns]
     rows = shown.select("event_id", *plain).withColumn("view", F.lit(_IMPRESSION))

@@ -45,7 +45,7 @@ from feature_store.transforms import (
 )
 from feature_store.views import ATTRIBUTES, VIEWS
 from jobs.support.arguments import job_parser, run_hours
-from jobs.support.blocks import TOGETHER, blocks, fit_tasks
+from jobs.support.blocks import TOGETHER, WIDE, blocks, fit_tasks
 from jobs.support.fencing import claim, run_token
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
@@ -174,16 +174,17 @@ def _spread(spark: SparkSession, plan: _Plan) -> list[Staged]:
     """The same of hours that no task can hold: Spark moves the rows to where they meet."""
     store, hours, sizes = plan.store, plan.hours, plan.sizes
     partitions = -(-sum(sizes.values()) // TOGETHER)
+    wide = -(-sum(sizes.values()) // WIDE)
 
-    def put(rows: DataFrame, target: Target, key: str) -> Staged:
+    def put(rows: DataFrame, target: Target, key: str, most: int = TOGETHER) -> Staged:
         placed = rows.withColumns({TARGET: F.lit(0), "_bucket_key": F.col(key)})
-        [staged] = stage(placed, store, [target], sizes)
+        [staged] = stage(placed, store, [target], sizes, most)
         return staged
 
     zone = plan.source.time_zone
     shown = spread_impressions(spark, store, hours, plan.entities, zone, partitions).persist()
-    rows = spread_samples(spark, shown, plan.feature_files(hours), plan.attributes)
-    sampled = put(rows, Target("samples", ("event_id", "view"), unpack_samples), "event_id")
+    rows = spread_samples(spark, shown, plan.feature_files(hours), plan.attributes, wide)
+    sampled = put(rows, Target("samples", ("event_id", "view"), unpack_samples), "event_id", WIDE)
     windows, earlier = plan.source.windows, plan.earlier(hours)
     rows = spread_outcomes(spark, store, earlier, hours, windows, plan.lookback, partitions)
     outcomes = put(rows, OUTCOME, "event_id")
@@ -194,7 +195,7 @@ def _spread(spark: SparkSession, plan: _Plan) -> list[Staged]:
     offers = store.files("room_items", hr.hour_range(plan.start, hours[-1]))
     behaved = [*before, *_files(acted, hours[:-1])]
     asking = _files(sampled, hours)
-    rows = spread_sequences(spark, asking, behaved, offers, plan.entities)
+    rows = spread_sequences(spark, asking, behaved, offers, plan.entities, partitions)
     return [sampled, outcomes, acted, *stage(rows, store, targets(), sizes)]
 
 

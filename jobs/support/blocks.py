@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-__all__ = ["TOGETHER", "blocks", "fit_tasks"]
+__all__ = ["TOGETHER", "WIDE", "blocks", "fit_tasks"]
 
 TOGETHER: Final = 500_000
 """Events that one task holds at once."""
+
+WIDE: Final = 100_000
+"""Events whose samples one task holds at once where Spark moves the rows: they travel as many rows,
+and have hundreds of columns when they are put together."""
 
 _LEAST: Final = 50_000
 """Fewer are not worth a task of their own, which reads what it needs beside them once more."""

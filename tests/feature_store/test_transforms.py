@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from feature_store import hours as hr
 from feature_store.extraction import Unit, work
 from feature_store.schemas import TABLES, optional
-from feature_store.spark_io import meet, read_hours, run_tasks
+from feature_store.spark_io import _runs, meet, read_hours, run_tasks
 from feature_store.tables import Store, StoreError
 from feature_store.tiles import key_ranges
 from feature_store.views import VIEWS
@@ -50,6 +50,18 @@ def test_rows_of_a_key_meet_after_a_join_on_it(spark: SparkSession) -> None:
     for frame in (tiles, joined):
         found = meet(frame, ("view", "k1")).mapInArrow(keys_of, "view int, k1 string").collect()
         assert len(found) == len(set(found)) == 36, "every key in one partition only"
+
+
+def test_runs_are_whole_wherever_a_batch_ends() -> None:
+    rows = [("a", 0)] * 5 + [("a", 1)] * 2 + [("b", 1)] * 4 + [("c", 0)]
+    table = pa.table({"hour": [hour for hour, _ in rows], "bucket": [n for _, n in rows],
+                      "row": range(len(rows))})  # fmt: skip
+    for size in (1, 2, 3, 5, 100):
+        batches = [table.schema.empty_table().to_batches(), table.to_batches(size)]
+        found = list(_runs((one for part in batches for one in part), ("hour", "bucket")))
+        assert [run.num_rows for run in found] == [5, 2, 4, 1]
+        assert pa.concat_tables(found)["row"].to_pylist() == list(range(len(rows)))
+    assert list(_runs([], ("hour",))) == []
 
 
 def test_hours_are_the_same_whoever_reads_them(store: Store, spark: SparkSession) -> None:

@@ -20,6 +20,7 @@ from feature_store.sequence_sets import with_sequences
 from feature_store.sequence_views import BEHAVIOUR_ACTIONS, MAX_LOOKBACK_HOURS, SEQUENCE_VIEWS
 from feature_store.tables import Staged, Store, StoreError, Writer
 from feature_store.views import VIEWS
+from jobs import build_samples
 from jobs.build_samples import JOB, behaviour_hours, build, build_parser, require
 from jobs.ingest_events import ingest
 from jobs.support import blocks
@@ -259,6 +260,36 @@ def test_hours_that_no_task_can_hold_leave_the_same_tables(
     with built.store.ledger.holding(JOB, HOURS, TOKEN):
         for table in TABLES:
             built.store.ledger.forget(table, HOURS)
+    built.build(spark, HOURS)
+    assert built.completions() == before
+
+
+def test_samples_of_a_large_hour_are_put_together_in_parts(
+    built: Built, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No task has more of them than fit, and all of them are there, each as before."""
+    before, rows = built.completions(), built.store.read("samples", HOURS)
+    assert {len(built.store.files("samples", [hour])) for hour in HOURS} == {1}
+    monkeypatch.setattr(blocks, "TOGETHER", 20)
+    monkeypatch.setattr(build_samples, "WIDE", 7)
+    with built.store.ledger.holding(JOB, HOURS, TOKEN):
+        for table in TABLES:
+            built.store.ledger.forget(table, HOURS)
+    built.build(spark, HOURS)
+    after = built.completions()
+    assert {table: after[table] for table in TABLES if table != "samples"} == {
+        table: before[table] for table in TABLES if table != "samples"
+    }
+    assert {hour: done[0] for hour, done in after["samples"].items()} == {
+        hour: done[0] for hour, done in before["samples"].items()
+    }
+    found = built.store.read("samples", HOURS)
+    # As text: what is not a number equals nothing.
+    assert sorted(map(str, found.to_pylist())) == sorted(map(str, rows.to_pylist()))
+    assert min(len(built.store.files("samples", [hour])) for hour in HOURS) > 2
+    with built.store.ledger.holding(JOB, HOURS, TOKEN):
+        built.store.ledger.forget("samples", HOURS)
+    monkeypatch.undo()
     built.build(spark, HOURS)
     assert built.completions() == before
 
