@@ -156,7 +156,8 @@ class RegistryBase(abc.ABC):
         ``tags`` must hold ``code_version``; run_key, data_hour, iceberg_snapshots,
         feature_spec_sha and tree_version are added. ``handoff`` is what :func:`models.handoff.pack`
         wants, ``history`` numbers by epoch or round. ``guard`` is called right before the version
-        is created; when it raises, there is no version and the run is removed.
+        is created, and when MLflow refuses something: when it raises, there is no version, and the
+        run is removed.
 
         Raises:
             RegistryError: for an unreachable server, or tags that lack or contradict something.
@@ -199,10 +200,12 @@ class RegistryBase(abc.ABC):
                 self._save_model(model_id, run_id, packed, model, example)
             self._finish_run(run_id)
             guard()
-        except BaseException:
+        except BaseException as error:
             # What stopped us matters more than a clean-up that fails; a rerun clears up as well.
             with contextlib.suppress(RegistryError):
                 self._discard(experiment, run_id)
+            if isinstance(error, RegistryError):
+                guard()  # a run that took over has cleared this one away
             raise
         return self._create_version(name, run_key, run_id, model_id, full_tags, description)
 

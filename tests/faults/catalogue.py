@@ -42,7 +42,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
           ("extract_features", "build_samples", "build_graph"), worker_killed, r"Spark|executor",
           world="cluster", short=False),
     Fault("scheduler killed", "SIGKILL to Airflow's scheduler in the hour's run, started again",
-          ("extract_features",), scheduler_killed, r"$", world="airflow", short=False),
+          ("build_samples",), scheduler_killed, r"$", world="airflow", short=False),
     Fault("log file corrupt", "a file of the log is cut short, empty, or has a byte changed",
           ("ingest_events",), source_file_damaged,
           r"is not a readable Parquet file .*write it again", during=False),

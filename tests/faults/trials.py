@@ -83,7 +83,7 @@ class Trial:
     @property
     def own(self) -> str:
         """A name for what no other try shall find."""
-        words = f"{self.fault.name}_{self.seed}_{self.number}"
+        words = f"{self.fault.name}_{self.seed}_{self.number}_{self.moment:.4f}"
         return "".join(c if c.isalnum() else "_" for c in words)
 
     @property

@@ -125,6 +125,28 @@ def test_a_guard_that_refuses_leaves_nothing(registry: Registry, saved: Path) ->
     assert _active_runs(registry) == [version.run_id]
 
 
+def test_a_run_that_another_cleared_away_says_who_took_over(
+    registry: Registry, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that MLflow has lost its model, which is true, and of no use."""
+    others: list[Version] = []
+    upload = registry._upload
+
+    def guard() -> None:
+        if others:
+            raise PermissionError("taken over")
+
+    def overtaken(*given: Any) -> None:
+        monkeypatch.undo()
+        others.append(_register(registry, saved))
+        upload(*given)
+
+    monkeypatch.setattr(registry, "_upload", overtaken)
+    with pytest.raises(PermissionError, match="taken over"):
+        _register(registry, saved, guard=guard)
+    assert registry.versions(NAME) == others
+
+
 def test_killed_before_the_version_a_rerun_gives_exactly_one(
     registry: Registry, saved: Path
 ) -> None:
