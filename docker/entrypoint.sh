@@ -100,5 +100,5 @@ CONFIG
     private "$SPARK_CONF_DIR/log4j2.properties" < conf/log4j2.properties
 fi
 
-python -m local.exposure "$@"
+python -m local.startup "$@"
 exec "$@"

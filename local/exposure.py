@@ -1,8 +1,4 @@
-"""Refuses a server that others can reach and that does not ask who they are.
-
-``docker/entrypoint.sh`` asks before it becomes the server that it was told to be:
-
-    python -m local.exposure mlflow server --app-name basic-auth
+"""A server that others can reach and that does not ask who they are.
 
 Airflow, MLflow and Spark's master and worker are known; any other command may start.
 """
@@ -10,12 +6,10 @@ Airflow, MLflow and Spark's master and worker are known; any other command may s
 from __future__ import annotations
 
 import ipaddress
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["exposed", "is_loopback", "main"]
+__all__ = ["exposed", "is_loopback"]
 
 _SPARK = ("org.apache.spark.deploy.master.Master", "org.apache.spark.deploy.worker.Worker")
 _YES = ("1", "t", "true", "y", "yes", "on")
@@ -92,15 +86,3 @@ def _option(words: Sequence[str], *names: str) -> str:
         if name in names:
             found = value if equals else "".join(words[number + 1 : number + 2])
     return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0 when the command may start, else 2 after saying why not."""
-    reason = exposed(os.environ, sys.argv[1:] if argv is None else argv)
-    if reason:
-        print(reason, file=sys.stderr)
-    return 2 if reason else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

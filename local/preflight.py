@@ -8,13 +8,13 @@ from local.machine import FAIL, WARN, Machine, memory, room_for_state
 from local.screen import Screen
 from local.setup import SetupError, find_java
 from local.stack import LocalError, Stack
-from local.variables import addresses
+from local.startup import refusal
 
 __all__ = ["check_machine"]
 
 
 def check_machine(stack: Stack, screen: Screen) -> None:
-    """Java, memory, disk, system, no setting that publishes; ``make doctor`` looks at more.
+    """Settings, Java, memory, disk, system; ``make doctor`` looks at more.
 
     Raises:
         LocalError: what is missing, and the remedy.
@@ -22,8 +22,8 @@ def check_machine(stack: Stack, screen: Screen) -> None:
     machine = Machine(root=stack.root)
     if not machine.platform.startswith("linux"):
         raise LocalError("make run needs Linux; elsewhere use the containers in docker/.")
-    for _, wrong, remedy in addresses(machine):
-        raise LocalError(f"{wrong} {remedy}")
+    if reason := refusal(machine):
+        raise LocalError(reason)
     try:
         find_java(dict(os.environ))
     except SetupError as error:

@@ -18,7 +18,7 @@ from local.exposure import exposed
 from local.machine import FAIL, OK, WARN, Found, Machine
 from local.setup import answer
 
-__all__ = ["VARIABLES", "addresses", "settings", "unknown_variables", "zones"]
+__all__ = ["VARIABLES", "settings", "unknown_variables", "zones"]
 
 VARIABLES = frozenset(
     {
@@ -60,9 +60,14 @@ def unknown_variables(machine: Machine) -> Found:
     return Found(FAIL if typos else WARN, seen, " ".join(advice))
 
 
-def settings(machine: Machine) -> Found:
-    """Values that jobs or DAGs would refuse, and settings that contradict each other."""
-    problems = [found for rule in _RULES for found in rule(machine)]
+def settings(machine: Machine, *, published: bool = False) -> Found:
+    """Values that jobs or DAGs would refuse, and settings that contradict each other.
+
+    Args:
+        published: whether servers may listen on other addresses than 127.0.0.1.
+    """
+    rules = _RULES if published else (*_RULES, _addresses)
+    problems = [found for rule in rules for found in rule(machine)]
     if not problems:
         return Found(OK, "nothing contradicts")
     level = FAIL if any(found[0] == FAIL for found in problems) else WARN
@@ -167,7 +172,7 @@ def _master(machine: Machine) -> list[Problem]:
     return [(FAIL, f"RANKMILL_SPARK_MASTER={value!r} is no Spark master", remedy)]
 
 
-def addresses(machine: Machine) -> list[Problem]:
+def _addresses(machine: Machine) -> list[Problem]:
     """What would publish a page to others; ``make run`` binds 127.0.0.1, whatever is set."""
     servers = {"AIRFLOW__API__HOST": ["airflow", "api-server"], "MLFLOW_HOST": ["mlflow", "server"]}
     remedy = "`make run` listens on 127.0.0.1 alone: unset {}; docker/ publishes behind passwords."
@@ -191,7 +196,7 @@ def _others(machine: Machine) -> list[Problem]:
 
 
 _RULES: tuple[Callable[[Machine], list[Problem]], ...] = (
-    _paths, _tracking, _store, _bucket, _hours, _master, addresses, _others,
+    _paths, _tracking, _store, _bucket, _hours, _master, _others,
 )  # fmt: skip
 
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from local.exposure import exposed, is_loopback
-from local.preflight import check_machine
-from local.screen import Screen
-from local.stack import LocalError, open_stack
 
-ROOT = Path(__file__).resolve().parents[2]
 EVERY = "0.0.0.0"  # noqa: S104
 API, SERVER = ("airflow", "api-server"), ("mlflow", "server")
 MASTER = ("spark-class", "org.apache.spark.deploy.master.Master")
@@ -64,23 +57,3 @@ def test_who_may_start(environ: dict[str, str], command: tuple[str, ...], reason
 def test_spark_with_a_secret_may_start(tmp_path: Path, said: str, may: bool) -> None:
     (tmp_path / "spark-defaults.conf").write_text(f"spark.authenticate {said}\n")
     assert (exposed({"SPARK_CONF_DIR": str(tmp_path)}, MASTER) == "") is may
-
-
-def test_the_command_says_why_and_ends() -> None:
-    command = [sys.executable, "-m", "local.exposure", "mlflow", "server", "--host", EVERY]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"MLflow would listen on {EVERY}")
-
-
-@pytest.mark.parametrize("name", ["AIRFLOW__API__HOST", "MLFLOW_HOST"])
-def test_make_run_refuses_a_setting_that_would_publish(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for other in [key for key in os.environ if key.startswith(("AIRFLOW", "MLFLOW"))]:
-        monkeypatch.delenv(other)
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "demo.yaml").touch()
-    monkeypatch.setenv(name, EVERY)
-    with pytest.raises(LocalError, match=f"{name}: .* 127.0.0.1 alone: unset {name}"):
-        check_machine(open_stack("simulator", None, root=tmp_path), Screen())
