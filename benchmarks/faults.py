@@ -6,9 +6,9 @@
     python benchmarks/faults.py --list
 
 The tries are those of tests/faults. Each prints one line; the table is written after every try, to
-the file that ``--out`` names, by default benchmarks/results/faults.json when all faults are met. A
-try that lost something is counted, says why, and the next one begins on a new store. Exit status 1
-with losses.
+the file that ``--out`` names, by default benchmarks/results/faults.json when all faults are met.
+With ``--fault`` the file keeps what it says of the others. A try that lost something is counted,
+says why, and the next one begins on a new store. Exit status 1 with losses.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from tests.faults.small_store import SmallStore, jobs_of  # noqa: E402
 from tests.faults.trials import NOTHING, Fault, LostError, Trial, planned  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
+NAMES = [fault.name for fault in FAULTS]
+PARTS = ("table", "losses")
 MET = ("before", "between", "after", "ended")
 COLUMNS = ("tries", *MET, "healed", "lost")
 
@@ -113,18 +115,26 @@ def empty(one: Fault) -> dict[str, Any]:
             "skipped": None, **known}  # fmt: skip
 
 
-def write(path: Path, seed: int, lines: list[dict[str, Any]]) -> None:
-    """Replace the result with that of ``lines``."""
+def others(path: Path, faults: Iterable[str]) -> dict[str, Any]:
+    """What a result says of other faults than ``faults``: its rows and its losses."""
+    found = json.loads(path.read_text()) if path.exists() else {"table": [], "losses": []}
+    mine = set(faults)
+    return {key: [one for one in found[key] if one["fault"] not in mine] for key in PARTS}
+
+
+def write(path: Path, seed: int, lines: list[dict[str, Any]], kept: dict[str, Any]) -> None:
+    """Replace the result with that of ``lines``, and what is ``kept`` of other faults."""
+    rows = sorted([*kept["table"], *table(lines)], key=lambda row: NAMES.index(row["fault"]))
     result = {
         "bench": "faults",
         "seed": seed,
-        "tries": sum(line["skipped"] is None for line in lines),
-        "lost": sum(line["lost"] is not None for line in lines),
-        "minutes": round(sum(line["took"] for line in lines) / 60, 1),
+        "tries": sum(row["tries"] for row in rows),
+        "lost": sum(row["lost"] for row in rows),
+        "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
         "cores": os.cpu_count(),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "table": table(lines),
-        "losses": [line for line in lines if line["lost"] is not None],
+        "table": rows,
+        "losses": [*kept["losses"], *(line for line in lines if line["lost"] is not None)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
@@ -159,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
         "--fault",
         action="append",
         default=[],
-        choices=[f.name for f in FAULTS],
+        choices=NAMES,
         metavar="NAME",
         help="this fault, or these, instead of all; see --list",
     )
@@ -185,12 +195,13 @@ def main() -> int:
     whole = not arguments.fault and not arguments.jobs and arguments.only is None
     out = arguments.out or (RESULTS if whole else None)
     tries = chosen(arguments)
+    kept = others(out or RESULTS, {trial.fault.name for trial in tries})
     lines: list[dict[str, Any]] = []
     for line in made(tries):
         print(f"[{len(lines) + 1} of {len(tries)}] {json.dumps(line)}", flush=True)
         lines.append(line)
         if out is not None:
-            write(out, arguments.seed, lines)
+            write(out, arguments.seed, lines, kept)
     show(lines)
     return 1 if any(line["lost"] for line in lines) else 0
 
