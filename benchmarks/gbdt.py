@@ -50,7 +50,7 @@ from feature_store.sources.base import DEFAULT_WINDOWS
 from feature_store.tables import Store
 from feature_store.training_set import training_set
 from jobs.support.stopwatch import STEPS
-from jobs.train_gbdt import split
+from jobs.support.training import split
 from models import encode_sparse
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.metrics import auc, log_loss

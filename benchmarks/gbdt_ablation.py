@@ -39,7 +39,7 @@ from benchmarks.intervals import auc_interval  # noqa: E402
 from feature_store.services import SERVICES, FeatureService  # noqa: E402
 from feature_store.views import VIEWS, window_name  # noqa: E402
 from jobs.support.deep_features import POSITION  # noqa: E402
-from jobs.train_gbdt import split  # noqa: E402
+from jobs.support.training import split  # noqa: E402
 from models import FeatureSpec, SparseColumn  # noqa: E402
 from models.gbdt import GBDTConfig, GBDTRanker  # noqa: E402
 from models.metrics import auc, group_codes, ndcg_at_k, paired_bootstrap  # noqa: E402

@@ -39,8 +39,7 @@ from benchmarks.held_out_day import SOURCES, HeldOutDay, held_out_day  # noqa: E
 from benchmarks.kuairand import CONFIG  # noqa: E402
 from feature_store import hours as hr  # noqa: E402
 from feature_store.views import dense_columns, sparse_columns  # noqa: E402
-from jobs.support.training import held_out  # noqa: E402
-from jobs.train_gbdt import split  # noqa: E402
+from jobs.support.training import held_out, split  # noqa: E402
 from models import FeatureSpec, SparseColumn, encode_sparse  # noqa: E402
 from models.gbdt import GBDTConfig, GBDTRanker  # noqa: E402
 from models.gbdt_leaves import LeafEncoder, LeafRows  # noqa: E402

@@ -37,7 +37,7 @@ from jobs.support.arguments import job_parser
 from jobs.support.fencing import claim
 from jobs.support.session import spark_session
 from jobs.support.settings import Settings, load_settings
-from jobs.train_gbdt import split
+from jobs.support.training import split
 from jobs.validate_events import validate
 from models import FeatureSpec, SparseColumn
 from models.gbdt import GBDTConfig, GBDTRanker

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from feature_store.sources.base import Source
 from feature_store.tables import Store, Writer
-from feature_store.training_set import build
+from feature_store.training_set import Recipe, build
 from jobs.support.arguments import job_parser, run_hours
 from jobs.support.fencing import claim, run_token
 from jobs.support.plans import DEFAULT_NAME, MIN_HOURS, Plan, gbdt_plan
@@ -19,31 +19,25 @@ from jobs.support.provenance import Provenance
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
 from jobs.support.summary import Summary, main_of, progress, skipped
-from jobs.support.training import (
-    Fitted,
-    keep_snapshots,
-    reading_guard,
-    register,
-    split,
-)
+from jobs.support.training import Fitted, keep_snapshots, parted, reading_guard, register
 from jobs.support.version_plots import importance_drift, tree_plots
 from jobs.support.warm import warm_start, warmed_from
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.registry import Registry, Version
 
-__all__ = ["build_parser", "main", "run", "split", "train"]
+__all__ = ["build_parser", "main", "run", "train"]
 
 JOB = "train_gbdt"
 _HOW: Final = {"continue": "continued", "refit": "with leaf values refitted"}
 
 
-def _description(chosen: Plan, model: GBDTRanker, train: pa.Table) -> str:
+def _description(chosen: Plan, model: GBDTRanker, rows: int) -> str:
     how = "fitted"
     if chosen.warm is not None:
         how = f"champion version {chosen.warm} {_HOW[model.config.way]}"
     return (
         f"LightGBM ranker of hour {chosen.hour}: tasks {', '.join(chosen.tasks)}, {how} "
-        f"on {train.num_rows:,} impressions of {chosen.lineage.hours[0]} to "
+        f"on {rows:,} impressions of {chosen.lineage.hours[0]} to "
         f"{chosen.lineage.hours[-1]} with labels known before {chosen.hour}; "
         f"{len(chosen.spec.columns)} features."
     )
@@ -96,18 +90,15 @@ def _fit_and_register(
     store: Store, registry: Registry, chosen: Plan, champion: GBDTRanker | None, source: Source,
     writer: Writer, summary: Summary, dry: bool, watch: Stopwatch,
 ) -> Version | None:  # fmt: skip
-    recipe = chosen.recipe(source)
-    table = build(store, recipe)
-    watch.lap("read_and_label")
-    rows, held = split(table)
-    summary.rows_in, summary.rows_out = table.num_rows, rows.num_rows
+    training, rows, held = _read(store, chosen.recipe(source), chosen.tasks, watch)
+    summary.rows_in, summary.rows_out = training.rows, rows.num_rows
     progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
     model = _model(chosen)
     watch.lap("split")
-    report = model.fit(rows, held, lambda message: progress(JOB, message), champion)
+    grow = model.prepared(rows, held, lambda message: progress(JOB, message), champion)
+    del rows  # their bins are there now
+    report = grow()
     watch.lap("fit")
-    training = Provenance.of(recipe, table, chosen.tasks)
-    watch.lap("digest")
     summary.details = {
         "rounds": dict(report.rounds),
         "warmed_from": chosen.warm,
@@ -121,7 +112,7 @@ def _fit_and_register(
         return None
     keep_snapshots(store, chosen)
     drift = importance_drift(JOB, registry, chosen.name, chosen.hour, report)
-    plots, words = tree_plots(model, report, held), _description(chosen, model, rows)
+    plots, words = tree_plots(model, report, held), _description(chosen, model, summary.rows_out)
     watch.lap("plots")
     fitted = Fitted(
         model, report, training, held, {**plots, **drift.plots}, words, warmed_from(chosen),
@@ -131,6 +122,19 @@ def _fit_and_register(
     watch.lap("register")
     summary.message = f"registered {chosen.name} version {version.version}"
     return version
+
+
+def _read(
+    store: Store, recipe: Recipe, tasks: tuple[str, ...], watch: Stopwatch
+) -> tuple[Provenance, pa.Table, pa.Table]:
+    """What the training set is, its rows to fit on, and those to stop early on."""
+    table = build(store, recipe)
+    watch.lap("read_and_label")
+    training = Provenance.of(recipe, table, tasks)
+    watch.lap("digest")
+    columns, schema = dict(zip(table.column_names, table.columns, strict=True)), table.schema
+    del table
+    return training, *parted(columns, schema)
 
 
 def run(arguments: argparse.Namespace) -> Summary:

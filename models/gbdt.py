@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -139,15 +140,41 @@ class GBDTRanker(Ranker):
             TrainingRefused: for too few positives, one class only, labels that are not 0 or 1, or
                 a loss or sample weight that is not finite; the sentence names the task.
         """
+        return self.prepared(train, valid, progress, champion)()
+
+    def prepared(
+        self,
+        train: pa.Table,
+        valid: pa.Table,
+        progress: Progress = silent,
+        champion: GBDTRanker | None = None,
+    ) -> Callable[[], FitReport]:
+        """The first half of :meth:`fit`; what it returns is the second, and grows the trees.
+
+        Where they are grown anew that needs the bins alone: who lets go of ``train`` in between
+        does not hold both.
+        """
         started = time.perf_counter()
         if champion is not None and (reason := self.warm_refusal(champion)) is not None:
             raise ModelError(f"no warm start: {reason}; fit without a champion")
         targets, numbers = self._targets(train, valid)
         steps: dict[str, float] = {}
         if champion is None:
-            made = self._retrained(train, valid, targets, steps, progress)
+            grow = self._retrained(train, valid, targets, steps, progress)
         else:
-            made = self._warmed(train, valid, targets, champion, steps, progress)
+            grow = partial(self._warmed, train, valid, targets, champion, steps, progress)
+
+        def finish() -> FitReport:
+            made = grow()
+            return self._report(made, targets, numbers, steps, time.perf_counter() - started)
+
+        return finish
+
+    def _report(
+        self, made: Mapping[str, Grown], targets: Targets, numbers: Mapping[str, float],
+        steps: dict[str, float], seconds: float,
+    ) -> FitReport:  # fmt: skip
+        """Adopt what was made, and say what it was made of."""
         self._adopt({task: one.text for task, one in made.items()})
         trees = {f"trees_{task}": float(self._boosters[task].num_trees()) for task in self.tasks}
         return FitReport(
@@ -157,7 +184,7 @@ class GBDTRanker(Ranker):
             rows={task: len(fitted.values) for task, (fitted, _) in targets.items()},
             positives={task: fitted.positives for task, (fitted, _) in targets.items()},
             immature={task: fitted.immature for task, (fitted, _) in targets.items()},
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             seconds_by_step=steps,
             numbers={**numbers, **trees},
             measure=NDCG if self.config.ranks else "loss",
@@ -166,7 +193,7 @@ class GBDTRanker(Ranker):
     def _retrained(
         self, train: pa.Table, valid: pa.Table, targets: Targets, steps: dict[str, float],
         progress: Progress,
-    ) -> dict[str, Grown]:  # fmt: skip
+    ) -> Callable[[], dict[str, Grown]]:  # fmt: skip
         """Boosters grown anew on bins that all tasks share; seconds are added to ``steps``."""
         began = time.perf_counter()
         fitted, stopping = next(iter(targets.values()))
@@ -174,14 +201,17 @@ class GBDTRanker(Ranker):
         held = self._binned(self._ordered(valid, stopping), data)
         steps["bin"] = time.perf_counter() - began
         progress(f"binned {data.num_data():,} rows x {len(self.spec.columns)} columns")
-        made = {}
-        for task, (fitted, stopping) in targets.items():
-            began = time.perf_counter()
-            made[task] = grown(
-                self.config, task, with_labels(data, fitted), with_labels(held, stopping), progress
-            )
-            steps[f"boost_{task}"] = time.perf_counter() - began
-        return made
+
+        def grow() -> dict[str, Grown]:
+            made = {}
+            for task, (mine, theirs) in targets.items():
+                began = time.perf_counter()
+                both = with_labels(data, mine), with_labels(held, theirs)
+                made[task] = grown(self.config, task, *both, progress)
+                steps[f"boost_{task}"] = time.perf_counter() - began
+            return made
+
+        return grow
 
     def _warmed(
         self, train: pa.Table, valid: pa.Table, targets: Targets, champion: GBDTRanker,

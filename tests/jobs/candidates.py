@@ -20,7 +20,7 @@ from feature_store.training_set import build
 from jobs.support import promotions
 from jobs.support.plans import Plan, gbdt_plan
 from jobs.support.settings import Settings, load_settings
-from jobs.train_gbdt import split
+from jobs.support.training import split
 from models import FeatureSpec
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.registry import Registry, Version

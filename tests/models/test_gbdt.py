@@ -70,6 +70,21 @@ def test_report_counts_masked_rows_and_stops_early(train: pa.Table, valid: pa.Ta
     assert any("click" in line and "log loss" in line for line in lines)
 
 
+def test_the_rows_go_before_the_trees_grow(train: pa.Table, valid: pa.Table) -> None:
+    """What is prepared holds bins: in the end there is the model of :meth:`fit`."""
+    mine = pa.concat_tables([train, train.slice(0, 10)]).combine_chunks()  # columns of its own
+    ranker = GBDTRanker(CONFIG, SPEC)
+    before = pa.total_allocated_bytes()
+    grow = ranker.prepared(mine, valid)
+    size = mine.nbytes
+    del mine
+    assert pa.total_allocated_bytes() < before - size / 2
+    assert grow().rows["click"] == 4010
+    whole = GBDTRanker(CONFIG, SPEC)
+    whole.fit(pa.concat_tables([train, train.slice(0, 10)]), valid)
+    assert ranker.booster_text("click") == whole.booster_text("click")
+
+
 def test_masked_rows_do_not_touch_the_model(train: pa.Table, valid: pa.Table) -> None:
     # The same mature rows, alone: boosters of the shared bins must equal these.
     config = replace(CONFIG, tasks=("follow",), weights={})
