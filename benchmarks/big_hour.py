@@ -167,7 +167,7 @@ class Memory:
 def run_step(
     place: SmallStack, cluster: Cluster, job: str, arguments: Sequence[str], spark: bool
 ) -> dict[str, Any]:
-    """A job as a process: its summary, wall seconds, CPU seconds and memory."""
+    """A job as a process: its summary, seconds and memory."""
     path = str(ROOT / "jobs" / f"{job}.py")
     command = [sys.executable, path, *arguments]
     env = {**place.env, "RANKMILL_SPARK_MASTER": cluster.url}
@@ -176,20 +176,18 @@ def run_step(
         submit = str(Path(sys.executable).with_name("spark-submit"))
         command = [submit, "--master", cluster.url, *options, path, *arguments]
     log = place.stack.logs / f"{job}.log"
-    began, computed = time.monotonic(), cluster.cpu_seconds()
+    began = time.monotonic()
     with log.open("w+") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
         with Memory(process.pid, cluster.workers) as memory:
-            _, status, used = os.wait4(process.pid, 0)
+            process.wait()
     seconds, words = time.monotonic() - began, log.read_text()
-    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{job} ended with {process.returncode} after {seconds:.0f} s:\n"
                          f"{words[-4000:]}\npeak memory, MB: {memory.peak}")  # fmt: skip
     summaries = [line for line in words.splitlines() if line.startswith("{")]
-    cpu = used.ru_utime + used.ru_stime + cluster.cpu_seconds() - computed
     return {
-        "job": job, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
+        "job": job, "seconds": round(seconds, 1),
         "peak_mb": {kind: round(size) for kind, size in memory.peak.items()},
         "summary": json.loads(summaries[-1]),
     }  # fmt: skip
@@ -228,7 +226,7 @@ def line(step: Mapping[str, Any], events: int, millions: float) -> dict[str, Any
         "ours_peak_mb": step["peak_mb"]["all"], "theirs_peak_mb": None,
         "quality": {
             "events": events, "rows_in": summary["rows_in"], "rows_out": summary["rows_out"],
-            "cpu_seconds": step["cpu_seconds"], "peak_mb": step["peak_mb"],
+            "peak_mb": step["peak_mb"],
             "steps": summary["details"].get("seconds_by_step"),
             "load": round(os.getloadavg()[0], 1),
         },
@@ -237,14 +235,11 @@ def line(step: Mapping[str, Any], events: int, millions: float) -> dict[str, Any
     }  # fmt: skip
 
 
-def keep(results: Sequence[dict[str, Any]]) -> None:
-    """Replace what is known of these cases; others stay."""
-    cases = {result["case"] for result in results}
-    old = (
-        [json.loads(text) for text in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    )
-    every = [*(one for one in old if one["case"] not in cases), *results]
-    RESULTS.write_text("".join(json.dumps(one) + "\n" for one in every))
+def keep(result: dict[str, Any]) -> None:
+    """Replace what is known of this case; others stay."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    others = [one for one in map(json.loads, lines) if one["case"] != result["case"]]
+    RESULTS.write_text("".join(json.dumps(one) + "\n" for one in [*others, result]))
 
 
 def main() -> int:
@@ -261,7 +256,6 @@ def main() -> int:
     folder: Path = arguments.folder.resolve()
     if not arguments.go_on:
         clear(folder)
-    results = []
     with (
         small_stack(folder, CONFIGURATION) as place,
         Cluster(folder / "cluster", place.env, workers=2, cores=1, memory="3g") as cluster,
@@ -276,9 +270,8 @@ def main() -> int:
             made = line(run_step(place, cluster, job, given, spark), events, arguments.millions)
             if reported:
                 print(json.dumps(made), flush=True)
-                results.append(made)
-    if not arguments.trial:
-        keep(results)
+                if not arguments.trial:
+                    keep(made)
     return 0
 
 

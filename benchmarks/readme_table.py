@@ -239,7 +239,7 @@ def soak() -> Iterator[str]:
 def big_hour() -> Iterator[str]:
     """An hour's steps by seconds and memory."""
     yield (
-        "| step | events | seconds | CPU seconds | most memory, MB | largest process | driver "
+        "| step | rows in | rows out | seconds | most memory, MB | largest process | driver "
         "| its JVM | executors' JVMs | their Python |"
     )
     yield f"|{' --- |' * 10}"
@@ -247,7 +247,7 @@ def big_hour() -> Iterator[str]:
     for r in results("big_hour"):
         q = r["quality"]
         memory = " | ".join(f"{q['peak_mb'][kind]:,}" for kind in kinds)
-        cells = f"{q['events']:,} | {r['ours']:,} | {q['cpu_seconds']:,} | {memory}"
+        cells = f"{q['rows_in']:,} | {q['rows_out']:,} | {r['ours']:,} | {memory}"
         yield f"| {r['case']} | {cells} |"
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyspark
-from small_stack import CpuMeter
 
 HOST = "127.0.0.1"
 PATIENCE_S = 120
@@ -39,18 +38,11 @@ class Cluster:
         }  # fmt: skip
         self._count, self._cores, self._memory = workers, cores, memory
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._meters: dict[int, CpuMeter] = {}
         self.url = ""
 
     @property
     def workers(self) -> list[int]:
         return [process.pid for process in self._processes[1:]]
-
-    def cpu_seconds(self) -> float:
-        """What the executors have computed so far."""
-        for pid in self.workers:
-            self._meters.setdefault(pid, CpuMeter(pid))
-        return sum(meter.seconds() for meter in self._meters.values())
 
     def __enter__(self) -> Cluster:
         self.folder.mkdir(parents=True, exist_ok=True)
