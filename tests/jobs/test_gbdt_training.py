@@ -77,7 +77,7 @@ def test_probabilities_are_judged_as_such(days: Project) -> None:
     configure(days)
     trained = run(days, "train_gbdt", HOUR, "done")
     assert steps(trained) == [
-        "plan", "read_and_label", "split", "fit", "digest", "plots", "register"
+        "plan", "read_and_label", "digest", "split", "fit", "plots", "register"
     ]  # fmt: skip
     assert "reliability" in {path.stem for path in days.folder.rglob("plots/*")}
     judged = run(days, "evaluate", HOUR, "done")
