@@ -96,7 +96,8 @@ def _fit_and_register(
     model = _model(chosen)
     watch.lap("split")
     grow = model.prepared(rows, held, lambda message: progress(JOB, message), champion)
-    del rows  # their bins are there now
+    del rows  # their bins are there now; Arrow would keep the memory for tables to come
+    pa.default_memory_pool().release_unused()
     report = grow()
     watch.lap("fit")
     summary.details = {
