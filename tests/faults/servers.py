@@ -61,18 +61,34 @@ def _start_again(run: Running) -> None:
 def database_locked(store: SmallStore, trial: Trial, at: float) -> Dealt:
     """A session holds the catalog's tables, and the job's fences, for seconds."""
     engine = sa.create_engine(store.run.env["RANKMILL_CATALOG_URI"])
-    tables = "iceberg_tables, hours, fences"
 
     @contextlib.contextmanager
     def locked(_victim: Victim) -> Iterator[str]:
-        with engine.begin() as session:
-            session.execute(sa.text(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))
+        with engine.connect() as session:
+            _lock(session, "iceberg_tables, hours, fences")
             yield "tables"
+            session.rollback()
 
     try:
         return store.meet(trial, at, locked, trial.chance.uniform(2.0, 8.0))
     finally:
         engine.dispose()
+
+
+def _lock(session: sa.Connection, tables: str) -> None:
+    """Lock all of ``tables``. As in any migration, none is held for long while another is waited
+    for: a job may hold the one and need the other, until its patience of ten minutes ends."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            session.execute(sa.text("SET LOCAL lock_timeout = '500ms'"))
+            session.execute(sa.text(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))
+            return
+        except sa.exc.OperationalError:
+            session.rollback()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def mlflow_killed(store: SmallStore, trial: Trial, at: float) -> Dealt:
