@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -18,16 +20,24 @@ from jobs.support.plans import DEFAULT_NAME, MIN_HOURS, Plan, gbdt_plan
 from jobs.support.provenance import Provenance
 from jobs.support.settings import Settings, SettingsError, load_settings
 from jobs.support.stopwatch import STEPS, Stopwatch
+from jobs.support.streams import Stream
 from jobs.support.summary import Summary, main_of, progress, skipped
 from jobs.support.training import Fitted, keep_snapshots, parted, reading_guard, register
 from jobs.support.version_plots import importance_drift, tree_plots
 from jobs.support.warm import warm_start, warmed_from
+from models import FitReport
 from models.gbdt import GBDTConfig, GBDTRanker
 from models.registry import Registry, Version
+from models.spilled_rows import SpilledRows
 
 __all__ = ["build_parser", "main", "run", "train"]
 
 JOB = "train_gbdt"
+HELD_CELLS: Final = 2**30
+"""Rows times features that are held in memory as a table, 4 bytes each; of more, the rows to fit on
+go through a file. Both ways make the same trees."""
+Prepared = tuple[Provenance, pa.Table, Callable[[], FitReport]]
+"""What the training set is, its rows that stop the fit early, and what grows the trees."""
 _HOW: Final = {"continue": "continued", "refit": "with leaf values refitted"}
 
 
@@ -69,7 +79,7 @@ def train(store: Store, settings: Settings, name: str, hour: str, token: str, dr
     watch.lap("plan")
     if known is None:
         known = _fit_and_register(
-            store, registry, chosen, champion, source, writer, summary, dry, watch
+            store, settings, registry, chosen, champion, source, writer, summary, dry, watch
         )
     else:
         summary.status, summary.message = "unchanged", f"{name} version {known.version} is this run"
@@ -87,16 +97,19 @@ def _model(chosen: Plan) -> GBDTRanker:
 
 
 def _fit_and_register(
-    store: Store, registry: Registry, chosen: Plan, champion: GBDTRanker | None, source: Source,
-    writer: Writer, summary: Summary, dry: bool, watch: Stopwatch,
+    store: Store, settings: Settings, registry: Registry, chosen: Plan,
+    champion: GBDTRanker | None, source: Source, writer: Writer, summary: Summary, dry: bool,
+    watch: Stopwatch,
 ) -> Version | None:  # fmt: skip
-    training, rows, held = _read(store, chosen.recipe(source), chosen.tasks, watch)
-    summary.rows_in, summary.rows_out = training.rows, rows.num_rows
-    progress(JOB, f"fitting on {rows.num_rows:,} rows, stopping early on {held.num_rows:,}")
-    model = _model(chosen)
-    watch.lap("split")
-    grow = model.prepared(rows, held, lambda message: progress(JOB, message), champion)
-    del rows  # their bins are there now; Arrow would keep the memory for tables to come
+    model, recipe = _model(chosen), chosen.recipe(source)
+    spilled = model.reads_spilled(champion) and _cells(store, chosen) > HELD_CELLS
+    if spilled:
+        folder = settings.scratch()
+        training, held, grow = _prepared_on_disk(store, recipe, chosen.tasks, model, folder, watch)
+    else:
+        training, held, grow = _prepared(store, recipe, chosen.tasks, model, champion, watch)
+    summary.rows_in, summary.rows_out = training.rows, training.rows - held.num_rows
+    # What lies under the bins is gone by now; Arrow would keep the memory for tables to come.
     pa.default_memory_pool().release_unused()
     report = grow()
     watch.lap("fit")
@@ -125,17 +138,53 @@ def _fit_and_register(
     return version
 
 
-def _read(
-    store: Store, recipe: Recipe, tasks: tuple[str, ...], watch: Stopwatch
-) -> tuple[Provenance, pa.Table, pa.Table]:
-    """What the training set is, its rows to fit on, and those to stop early on."""
+def _cells(store: Store, chosen: Plan) -> int:
+    """Rows times features of the training set."""
+    hours = chosen.lineage.hours
+    complete = store.ledger.completions("samples", hours[0], hours[-1])
+    return sum(complete[hour].rows for hour in hours) * len(chosen.spec.columns)
+
+
+def _prepared(
+    store: Store, recipe: Recipe, tasks: tuple[str, ...], model: GBDTRanker,
+    champion: GBDTRanker | None, watch: Stopwatch,
+) -> Prepared:  # fmt: skip
+    """The training set as a table in memory, binned."""
     table = build(store, recipe)
     watch.lap("read_and_label")
     training = Provenance.of(recipe, table, tasks)
     watch.lap("digest")
     columns, schema = dict(zip(table.column_names, table.columns, strict=True)), table.schema
     del table
-    return training, *parted(columns, schema)
+    rows, held = parted(columns, schema)
+    watch.lap("split")
+    _say_rows(rows.num_rows, held.num_rows)
+    return training, held, model.prepared(rows, held, _say, champion)
+
+
+def _prepared_on_disk(
+    store: Store, recipe: Recipe, tasks: tuple[str, ...], model: GBDTRanker, folder: Path,
+    watch: Stopwatch,
+) -> Prepared:  # fmt: skip
+    """As :func:`_prepared`, of rows that pass through memory. Until they are binned, those to fit
+    on are in a file without a name, which goes with the process however that ends."""
+    stream = Stream(store, recipe, tasks)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        rows = SpilledRows(model.matrix, file)
+        held = stream.parted(rows)
+        training = stream.provenance()
+        watch.lap("read_and_spill")
+        _say_rows(rows.num_rows, held.num_rows)
+        return training, held, model.prepared(rows, held, _say)
+
+
+def _say_rows(fitted: int, stopping: int) -> None:
+    _say(f"fitting on {fitted:,} rows, stopping early on {stopping:,}")
+
+
+def _say(message: str) -> None:
+    progress(JOB, message)
 
 
 def run(arguments: argparse.Namespace) -> Summary:

@@ -28,20 +28,18 @@ from models.base import (
     Progress,
     Ranker,
     SpecError,
-    TooFewPositives,
-    TrainingRefused,
     encode_sparse,
     read_json,
     silent,
     write_json,
 )
-from models.boosting import Labels, mature_labels, weighted, with_labels
+from models.boosting import Labels, with_labels
 from models.calibration import undo_down_sampling
-from models.down_sampling import Bools, drawn, without_negatives
 from models.gbdt_config import NDCG, RELEVANCE, GBDTConfig
+from models.gbdt_targets import Targets, targets_of
 from models.gbdt_ways import Grown, Rows, continued, grown, refitted, tree_count
-from models.graded import graded_targets
 from models.leaf_layout import LeafLayout
+from models.spilled_rows import SpilledRows
 
 __all__ = ["GBDTConfig", "GBDTRanker"]
 
@@ -50,9 +48,6 @@ _LEARNED: Final = (
     "tasks", "objective", "grades", "label_gain", "sample_weights", "debias", "negative_share",
 )  # fmt: skip
 """Settings that say what is learned: trees of others are not gone on from."""
-
-Targets = Mapping[str, tuple[Labels, Labels]]
-"""By output what is learned of the rows that are fitted, and of those that stop early."""
 
 
 class GBDTRanker(Ranker):
@@ -142,9 +137,14 @@ class GBDTRanker(Ranker):
         """
         return self.prepared(train, valid, progress, champion)()
 
+    def reads_spilled(self, champion: GBDTRanker | None = None) -> bool:
+        """Whether :meth:`prepared` takes rows on disk: where groups need not be brought together,
+        and no champion scores the rows first."""
+        return champion is None and not self.config.ranks
+
     def prepared(
         self,
-        train: pa.Table,
+        train: pa.Table | SpilledRows,
         valid: pa.Table,
         progress: Progress = silent,
         champion: GBDTRanker | None = None,
@@ -152,12 +152,21 @@ class GBDTRanker(Ranker):
         """The first half of :meth:`fit`; what it returns is the second, and grows the trees.
 
         Where they are grown anew that needs the bins alone: who lets go of ``train`` in between
-        does not hold both.
+        does not hold both. Rows on disk make the very trees that a table of them makes.
+
+        Raises:
+            ModelError: for rows on disk where :meth:`reads_spilled` is false; else as :meth:`fit`.
         """
         started = time.perf_counter()
         if champion is not None and (reason := self.warm_refusal(champion)) is not None:
             raise ModelError(f"no warm start: {reason}; fit without a champion")
-        targets, numbers = self._targets(train, valid)
+        if isinstance(train, SpilledRows) and not self.reads_spilled(champion):
+            raise ModelError(
+                "rows on disk are binned in the order in which they come, and by nobody who scores "
+                "them first; give a table to a ranking objective, and to trees that go on"
+            )
+        told = train.beside if isinstance(train, SpilledRows) else train
+        targets, numbers = targets_of(self.config, self.spec, told, valid)
         steps: dict[str, float] = {}
         if champion is None:
             grow = self._retrained(train, valid, targets, steps, progress)
@@ -191,13 +200,14 @@ class GBDTRanker(Ranker):
         )
 
     def _retrained(
-        self, train: pa.Table, valid: pa.Table, targets: Targets, steps: dict[str, float],
-        progress: Progress,
+        self, train: pa.Table | SpilledRows, valid: pa.Table, targets: Targets,
+        steps: dict[str, float], progress: Progress,
     ) -> Callable[[], dict[str, Grown]]:  # fmt: skip
         """Boosters grown anew on bins that all tasks share; seconds are added to ``steps``."""
         began = time.perf_counter()
         fitted, stopping = next(iter(targets.values()))
-        data = self._binned(self._ordered(train, fitted), None)
+        rows = train if isinstance(train, SpilledRows) else self._ordered(train, fitted)
+        data = self._binned(rows, None)
         held = self._binned(self._ordered(valid, stopping), data)
         steps["bin"] = time.perf_counter() - began
         progress(f"binned {data.num_data():,} rows x {len(self.spec.columns)} columns")
@@ -261,31 +271,18 @@ class GBDTRanker(Ranker):
                 )
         return None
 
-    def _targets(self, train: pa.Table, valid: pa.Table) -> tuple[Targets, dict[str, float]]:
-        """By output what is learned of both tables; and numbers for the report."""
-        if not self.config.ranks:
-            kept = drawn(train, self.config.negative_share) if self.config.samples else None
-            return {task: self._labels(train, valid, task, kept) for task in self.tasks}, {}
-        position = self.spec.training_only[0] if self.config.debias == "position" else None
-        fitted, stopping = graded_targets(train, valid, self.config, position)
-        numbers = {
-            "groups": float(fitted.groups),
-            "groups_immature": float(fitted.immature),
-            "groups_of_one_grade": float(fitted.alike),
-        }
-        return {RELEVANCE: (fitted.labels, stopping.labels)}, numbers
-
     def _ordered(self, table: pa.Table, labels: Labels) -> pa.Table:
         """The matrix of the table's rows, in the order that ``labels`` want."""
         matrix = self.matrix(table)
         return matrix if labels.order is None else matrix.take(pa.array(labels.order))
 
-    def _binned(self, matrix: pa.Table, reference: lgb.Dataset | None) -> lgb.Dataset:
+    def _binned(self, matrix: pa.Table | SpilledRows, reference: lgb.Dataset | None) -> lgb.Dataset:
         """The rows in bins (those of ``reference``, if given); labels are set task by task."""
         return lgb.Dataset(
             matrix,
             label=np.zeros(matrix.num_rows, dtype=np.float32),
             reference=reference,
+            feature_name=list(self.spec.columns),
             categorical_feature=[column.name for column in self.spec.sparse],
             params=self.config.params(),
         ).construct()
@@ -299,39 +296,6 @@ class GBDTRanker(Ranker):
                 encode_sparse(table.column(column.name), column.buckets)
             )
         return pa.table(columns)
-
-    def _labels(
-        self, train: pa.Table, valid: pa.Table, task: str, kept: Bools | None
-    ) -> tuple[Labels, Labels]:
-        """What ``task`` learns of both tables; ``kept`` are the training rows that may be negative,
-        None for all."""
-        fitted = mature_labels(train, task, "training")
-        stopping = mature_labels(valid, task, "early-stopping")
-        if len(fitted.values) and fitted.positives == len(fitted.values):
-            raise TrainingRefused(
-                f"task {task!r} has one class only: all of its {len(fitted.values):,} mature "
-                "training rows are positive; check the label's action and its window"
-            )
-        if fitted.positives < self.config.min_positives:
-            raise TooFewPositives(
-                f"task {task!r} has too few positives: {fitted.positives:,} of "
-                f"{len(fitted.values):,} mature training rows ({fitted.immature:,} immature), "
-                f"and {self.config.min_positives:,} are wanted; train on a longer span, lower "
-                "min_positives or drop the task"
-            )
-        if stopping.positives in (0, len(stopping.values)):
-            raise TrainingRefused(
-                f"task {task!r} has one class only among the early-stopping rows: "
-                f"{stopping.positives:,} positives of {len(stopping.values):,} mature rows "
-                f"({stopping.immature:,} immature); train on a longer span or drop the task"
-            )
-        if kept is not None:
-            fitted = without_negatives(fitted, kept, task)
-        added = self.config.sample_weights.get(task, {})
-        return (
-            weighted(fitted, train, task, added, "training"),
-            weighted(stopping, valid, task, added, "early-stopping"),
-        )
 
     def _adopt(self, texts: Mapping[str, str]) -> None:
         """Keep what the texts say, and nothing else: a loaded model equals the fitted one."""

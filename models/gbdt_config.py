@@ -291,6 +291,8 @@ class GBDTConfig:
             "max_bin": self.max_bin,
             "cat_smooth": self.cat_smooth,
             "seed": self.seed,
+            # Else derived from the seed for a table, but not for rows that are read in turn.
+            "data_random_seed": self.seed,
             "num_threads": self.threads,
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.digests import StreamDigest
 from feature_store.labels import label_column
@@ -14,6 +15,7 @@ from feature_store.tables import Store
 from feature_store.training_set import STREAMED, Recipe, training_batches
 from jobs.support.provenance import Provenance
 from jobs.support.training import held_out
+from models.spilled_rows import SpilledRows
 
 __all__ = ["Stream"]
 
@@ -93,6 +95,15 @@ class Stream:
     def held(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """Which rows of ``batch`` stop the fit early."""
         return held_out(batch["group_id"])
+
+    def parted(self, fitted: SpilledRows) -> pa.Table:
+        """Give the rows to fit on to ``fitted``; returned are those that stop the fit early."""
+        stopping = []
+        for batch in self.rows():
+            held = pa.array(self.held(batch))
+            stopping.append(batch.filter(held))
+            fitted.append(pa.Table.from_batches([batch.filter(pc.invert(held))]))
+        return pa.Table.from_batches(stopping)
 
     def provenance(self) -> Provenance:
         """What the rows are; reads them all when no reader has come to their end."""

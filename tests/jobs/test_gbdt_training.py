@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from feature_store import hours as hr
+from feature_store.training_set import rebuild
+from jobs import train_gbdt
 from jobs.support import promotions
 from models.registry import Registry
 from tests.jobs.conftest import HOUR, Project
@@ -186,3 +188,33 @@ def test_retraining_takes_no_notice_of_a_champion(days: Project) -> None:
     found = run(days, "train_gbdt", NEXT, "done")
     assert "champion" not in found["said"]
     assert found["details"]["warmed_from"] is None
+
+
+def test_a_set_too_large_for_memory_makes_the_same_trees(
+    days: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(days)
+    table = run(days, "train_gbdt", HOUR, "done")
+    monkeypatch.setattr(train_gbdt, "HELD_CELLS", 0)
+    disk = days.run("train_gbdt", "--hour", HOUR, "--name", "spilled").summary
+    assert disk["status"] == "done", disk
+    assert steps(table)[1:4] == ["read_and_label", "digest", "split"]
+    assert steps(disk) == ["plan", "read_and_spill", "fit", "plots", "register"]
+    for key in ("rounds", "immature", "censored", "missing"):
+        assert disk["details"][key] == table["details"][key]
+    assert (disk["rows_in"], disk["rows_out"]) == (table["rows_in"], table["rows_out"])
+    known = registry(days)
+    assert known.load("spilled", 1).model.tree_version == known.load(NAME, 1).model.tree_version
+    assert not list((days.folder / "scratch").iterdir())
+
+    store = days.store()
+    again = rebuild(store, known.handoff(known.get("spilled", 1)))
+    store.close()
+    assert again.num_rows == table["rows_in"]
+    # Trees that go on are scored as a table, whatever their number.
+    run(days, "evaluate", HOUR, "done")
+    run(days, "promote", HOUR, "promoted")
+    configure(days, way="continue", continue_rounds=2)
+    warm = run(days, "train_gbdt", NEXT, "done")
+    assert warm["details"]["warmed_from"] == "1"
+    assert "split" in steps(warm)
