@@ -8,6 +8,7 @@ from typing import Any
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import _apply_table_update, _TableMetadataUpdateContext
 
 from feature_store import storage
 from feature_store.schemas import TABLES
@@ -17,10 +18,11 @@ __all__ = ["FewCopies", "check_footers", "replace_files"]
 
 
 class FewCopies(Transaction):  # type: ignore[misc]  # pyiceberg's classes are Any to mypy
-    """A transaction that builds its metadata once per change.
+    """A transaction that builds its metadata once per change, and copies none of it.
 
     pyiceberg copies all of it, snapshot by snapshot, each of the twenty times that a commit looks
-    at it: most of a commit's time, and all of its growth with the table's age.
+    at it: most of a commit's time, and all of its growth with the table's age. Whoever looks
+    changes nothing in place; what is committed is a copy, which the catalog makes.
     """
 
     def __init__(self, table: Table) -> None:
@@ -31,8 +33,15 @@ class FewCopies(Transaction):  # type: ignore[misc]  # pyiceberg's classes are A
     def table_metadata(self) -> TableMetadata:
         base, updates = self._table.metadata, self._updates
         if self._built is None or self._built[0] is not base or self._built[1] is not updates:
-            self._built = base, updates, super().table_metadata
+            self._built = base, updates, _updated(base, updates)
         return self._built[2]
+
+
+def _updated(metadata: TableMetadata, updates: Sequence[Any]) -> TableMetadata:
+    context = _TableMetadataUpdateContext()
+    for update in updates:
+        metadata = _apply_table_update(update, metadata, context)
+    return metadata
 
 
 def replace_files(

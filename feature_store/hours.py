@@ -46,7 +46,7 @@ def start_of(hour: str) -> dt.datetime:
     if not _PATTERN.fullmatch(hour):
         raise HourError(f"{hour!r} is not an hour; write its start in UTC as 2026-11-11T05")
     try:
-        return dt.datetime.strptime(hour, _FORMAT).replace(tzinfo=dt.UTC)
+        return dt.datetime.fromisoformat(f"{hour}:00+00:00")
     except ValueError as error:
         raise HourError(f"{hour!r} is not an hour of the calendar: {error}") from error
 
@@ -70,7 +70,8 @@ def difference(later: str, earlier: str) -> int:
 
 def hour_range(first: str, last: str) -> list[str]:
     """Every hour from ``first`` to ``last``, both included; empty when ``last`` is earlier."""
-    return [add(first, i) for i in range(difference(last, first) + 1)]
+    start = start_of(first)
+    return [hour_of(start + dt.timedelta(hours=i)) for i in range(difference(last, first) + 1)]
 
 
 def day_of(hour: str, time_zone: str) -> dt.date:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
@@ -48,6 +47,7 @@ from feature_store.ledger import Completion, Ledger
 from feature_store.plans import planned_files
 from feature_store.schemas import TABLES, TableSpec, optional
 from feature_store.staged import Staged, StoreError
+from feature_store.table_catalog import TableCatalog
 
 __all__ = ["HourWriter", "Staged", "Store", "StoreError", "Writer"]
 
@@ -91,7 +91,7 @@ class Store:
         self.warehouse = storage.absolute(warehouse)
         storage.check(self.warehouse)
         reachable(catalog_uri)
-        self._catalog = SqlCatalog(
+        self._catalog = TableCatalog(
             "rankmill", uri=catalog_uri, **storage.catalog_properties(self.warehouse),
             pool_pre_ping="true",  # the database may have been restarted between two commits
         )  # fmt: skip
