@@ -103,15 +103,16 @@ def earlier_shares(job: str, registry: Registry, name: str, hour: str) -> dict[s
             of = version.tags["run_hour"]
             if first <= of < hour:
                 newest[of] = version
-    found = {}
-    for of, version in sorted(newest.items()):
-        text = registry.run_text(version, f"{_PLOTS}/{IMPORTANCES_FILE}")
+    hours, found = sorted(newest), {}
+    texts = registry.run_texts([newest[of] for of in hours], f"{_PLOTS}/{IMPORTANCES_FILE}")
+    for of, text in zip(hours, texts, strict=True):
         try:
             if text is None:
                 raise ModelError(f"it has no {IMPORTANCES_FILE}")
             found[of] = shares_from_text(text)
         except ModelError as error:
-            progress(job, f"importances of version {version.version}, {of}, left out: {error}")
+            version = newest[of].version
+            progress(job, f"importances of version {version}, {of}, left out: {error}")
     return found
 
 

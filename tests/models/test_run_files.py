@@ -25,3 +25,17 @@ def test_a_run_that_is_gone_is_said(registry: Registry) -> None:
     gone = type(version)(**{**vars(version), "run_id": "0" * 32})
     with pytest.raises(RegistryError, match=f"refused to read run {'0' * 32}"):
         registry.run_text(gone, "evaluation/page.html")
+
+
+def test_texts_of_many_come_in_the_order_asked(registry: Registry) -> None:
+    hours = [f"2026-11-11T{hour:02d}" for hour in (5, 6, 7)]
+    first, second, third = (small_version(registry, "gbdt_ranker", hour) for hour in hours)
+    for version, text in ((first, "eins"), (third, "drei")):
+        registry.log_evaluation(version, {}, artefacts={"page.html": text})
+    asked = [third, second, first, third]
+    found = registry.run_texts(asked, "evaluation/page.html")
+    assert found == ["drei", None, "eins", "drei"]
+    assert registry.run_texts([], "evaluation/page.html") == []
+    gone = type(first)(**{**vars(first), "run_id": "0" * 32})
+    with pytest.raises(RegistryError, match=f"refused to read run {'0' * 32}"):
+        registry.run_texts([first, gone], "evaluation/page.html")
