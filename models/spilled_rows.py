@@ -88,7 +88,8 @@ class SpilledRows(lgb.Sequence):
                 start += len(part)
             return np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._hold(int(index))
-        row: npt.NDArray[np.float64] = self._held[int(index) - self._start]
+        # A view would keep the batch for as long as LightGBM keeps the row.
+        row: npt.NDArray[np.float64] = self._held[int(index) - self._start].copy()
         return row
 
     def _hold(self, index: int) -> None:

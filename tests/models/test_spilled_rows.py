@@ -77,6 +77,7 @@ def test_rows_come_in_any_order_as_they_are(file: IO[bytes]) -> None:
     assert len(rows) == len(wanted)
     for index in (0, 39_999, 5, 12_345, 12_345, 700):
         np.testing.assert_array_equal(rows[index], wanted[index])
+        assert rows[index].base is None, "a view would keep the batch in memory"
     for part in (slice(0, 8192), slice(690, 9_300), slice(39_990, 50_000), slice(3, 4)):
         np.testing.assert_array_equal(rows[part], wanted[part])
     for index in (-1, 40_000):
