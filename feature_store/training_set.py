@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from feature_store import storage
@@ -35,6 +34,7 @@ from feature_store.sequence_sets import Placed, placed, sequence_files
 from feature_store.sequence_views import SEQUENCE_VIEWS, SequenceView
 from feature_store.services import SERVICES, FeatureService
 from feature_store.tables import Store, StoreError
+from feature_store.waiting_outcomes import WaitingOutcomes
 
 __all__ = [
     "BATCH_ROWS",
@@ -130,7 +130,7 @@ def training_batches(
     """
     _check(recipe)
     origin = recipe.lineage
-    views, outcomes = _views(recipe), _outcomes(store, recipe)
+    views, outcomes = _views(recipe), WaitingOutcomes(_outcomes(store, recipe))
     snapshot = origin.snapshots.get("samples")
     shown = store.files_by_hour("samples", origin.hours, snapshot_id=snapshot)
     beside = [(v, sequence_files(store, v, origin.hours, origin.snapshots)) for v in views]
@@ -139,16 +139,14 @@ def training_batches(
         read = storage.dataset(shown[hour], schema)
         most = None if views else max(PIECE_ROWS // rows, 1) * rows
         for samples in _pieces(read, _columns(recipe), most):
-            table = labelled(samples, outcomes, recipe.cut, recipe.windows, recipe.labels)
+            known = outcomes.take(samples["sample_id"])
+            table = labelled(samples, known, recipe.cut, recipe.windows, recipe.labels)
             lists: list[Placed | Beside] = [placed(table, v, files[hour]) for v, files in beside]
             if recipe.vectors or recipe.similarities:
                 lists.insert(0, Beside(
                     store, table, recipe.vectors, recipe.similarities, **_embedded(recipe)
                 ))  # fmt: skip
             yield from _sliced(table, lists, rows)
-            # An outcome is the first sample's of its name, and no later one's.
-            ids = samples["sample_id"].combine_chunks()
-            outcomes = outcomes.filter(pc.invert(pc.is_in(outcomes["sample_id"], value_set=ids)))
 
 
 def _pieces(read: ds.Dataset, columns: list[str], most: int | None) -> Iterator[pa.Table]:
