@@ -35,28 +35,21 @@ class RunFiles(Removal):
 
     def run_texts(self, versions: Sequence[Version], path: str) -> list[str | None]:
         """As :meth:`run_text`, of each of ``versions`` of one name, most of which keep it."""
-        known = self._places(versions)
-        return [self._expected(version, known.get(version.run_id), path) for version in versions]
+        roots = {name: self._root(name) for name in {version.name for version in versions}}
+        return [self._expected(version, roots[version.name], path) for version in versions]
 
-    def _places(self, versions: Sequence[Version]) -> dict[str, str]:
-        """By run where its files are, from one question for all of them."""
-        names, runs = {v.name for v in versions}, dict.fromkeys(v.run_id for v in versions)
-        wanted = ", ".join(f"'{run_id}'" for run_id in runs)
+    def _root(self, name: str) -> str | None:
+        """Where runs of the experiment of ``name`` keep files, each in a folder of its own."""
+        what = f"read experiment {name}"
+        kept = self._call(what, lambda c: c.get_experiment_by_name(name))
+        return None if kept is None else str(kept.artifact_location)
 
-        def found(client: Any) -> dict[str, str]:
-            experiments = [client.get_experiment_by_name(name) for name in names]
-            ids = [known.experiment_id for known in experiments if known is not None]
-            said = f"attributes.run_id IN ({wanted})"
-            rows = client.search_runs(ids, said, max_results=len(runs)) if ids else []
-            return {row.info.run_id: str(row.info.artifact_uri) for row in rows}
-
-        return self._call(f"read runs of {', '.join(names)}", found)
-
-    def _expected(self, version: Version, place: str | None, path: str) -> str | None:
-        """The text that is very likely there, without looking first; else the careful way."""
-        if place is None:
+    def _expected(self, version: Version, root: str | None, path: str) -> str | None:
+        """The text where runs of the experiment keep theirs, without asking first; else the
+        careful way."""
+        if root is None:
             return self.run_text(version, path)
-        files = self._files_at(place)
+        files = self._files_at(f"{root}/{version.run_id}/artifacts")
         try:
             return self._call(f"send {path}", lambda _: _sent(files, path))
         except RegistryUnavailableError:
