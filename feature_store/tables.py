@@ -55,7 +55,6 @@ _NAMESPACE: Final = "rankmill"
 _COMMIT_TRIES: Final = 30
 _PROPERTIES: Final = {
     "commit.manifest-merge.enabled": "true",
-    "commit.manifest.min-count-to-merge": "20",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
     # Statistics of hundreds of feature columns would dominate every commit; only the partition
@@ -64,6 +63,9 @@ _PROPERTIES: Final = {
     "write.metadata.metrics.column.hour": "full",
     "write.metadata.metrics.column.evaluation": "full",
 }
+_MERGED: Final = 8
+"""So many manifests become one, and one that has grown to their size is left alone. Whoever looks
+for an hour reads all of a manifest; one of all hours would cost the more the older a table is."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Store:
             schema, partition = _iceberg_layout(TABLES[name])
         try:
             return self._catalog.create_table(
-                identifier, schema, partition_spec=partition, properties=_PROPERTIES
+                identifier, schema, partition_spec=partition, properties=_properties(TABLES[name])
             )
         except TableAlreadyExistsError:
             return self._catalog.load_table(identifier)
@@ -255,7 +257,8 @@ class Store:
         return [name for name in TABLES if name in there]
 
     def _with_declared_columns(self, name: str) -> Table:
-        """The table, with the columns declared since it was made, null in its earlier rows.
+        """The table as it is declared now: with the properties, and with the columns declared since
+        it was made, null in its earlier rows.
 
         Raises:
             StoreError: when such a column may not be null.
@@ -268,10 +271,14 @@ class Store:
                 f"table {name} in {self.warehouse} was made by another version: it lacks the "
                 f"columns {required}, which may not be null. Build this store anew from its source."
             )
-        if not missing:
+        properties = _properties(TABLES[name])
+        if not missing and properties.items() <= table.properties.items():
             return table
-        with table.update_schema() as update:
-            update.union_by_name(_iceberg_layout(TABLES[name])[0])
+        with table.transaction() as transaction:
+            transaction.set_properties(properties)
+            if missing:
+                with transaction.update_schema() as update:
+                    update.union_by_name(_iceberg_layout(TABLES[name])[0])
         return self.iceberg(name)
 
     def files(
@@ -373,6 +380,14 @@ def _same(known: Completion | None, staged: Staged, hour: str) -> bool:
         and known.content_hash == staged.content[hour]
         and known.rows == staged.rows[hour]
     )
+
+
+def _properties(spec: TableSpec) -> dict[str, str]:
+    columns = len(spec.schema)
+    alone = 4_600 + 80 * columns  # bytes of a manifest of one file, most of them the schema's
+    size = str(_MERGED * alone)
+    merging = {"min-count-to-merge": str(_MERGED), "target-size-bytes": size}
+    return {**_PROPERTIES, **{f"commit.manifest.{key}": value for key, value in merging.items()}}
 
 
 def _iceberg_layout(spec: TableSpec) -> tuple[Schema, PartitionSpec]:
