@@ -6,8 +6,8 @@
 Every hour runs what the DAGs would: `ingest_events`, `validate_events`, `build_samples`,
 `extract_features`, `train_gbdt`, `evaluate` and `promote`, and after the last hour of a business
 day `maintain` and `mlflow gc`, on a PostgreSQL and an MLflow server that run all the time. The jobs
-are called in one process with one Spark session, as `bootstrap` does, and so is the check that
-`promote` makes in a process of its own; plots are drawn in the last hour of a business day and
+of a day are called in one process with one Spark session, as `bootstrap` does, and so is the check
+that `promote` makes in a process of its own; plots are drawn in the last hour of a business day and
 copied in the others. Starting eight processes and drawing two dozen plots takes the same seconds in
 every hour, and would hide what grows. The model reads the service `item_statistics`. The 24 hours
 before the first are filled set-wise.
@@ -29,6 +29,7 @@ import argparse
 import datetime as dt
 import io
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -341,6 +342,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def run_day(place: SmallStack, hours: Sequence[str], kept: Path) -> None:
+    """The hours in a process of their own, where any of them is not there yet."""
+    if set(hours) <= {line["hour"] for line in read_lines(kept)}:
+        return
+    day = multiprocessing.get_context("fork").Process(target=lambda: Soak(place, hours, kept).run())
+    day.start()
+    day.join()
+    if day.exitcode:
+        raise SystemExit(f"the hours from {hours[0]} on ended with {day.exitcode}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="not used")
@@ -362,9 +374,9 @@ def main() -> int:
         write_simulation(
             MARKET, place.log, BEFORE + arguments.hours, lambda _h, _r: None, with_truth=False
         )
-        soak = Soak(place, hours, folder / "hours.jsonl")
-        soak.run()
-    done = [line for line in soak.done if line["hour"] in set(hours)]
+        for day in range(0, len(hours), FIRST_DAY):
+            run_day(place, hours[day : day + FIRST_DAY], folder / "hours.jsonl")
+    done = [line for line in read_lines(folder / "hours.jsonl") if line["hour"] in set(hours)]
     if len(done) < 2 * FIRST_DAY:
         print(f"{len(done)} hours are too few to compare two days")
         return 0
