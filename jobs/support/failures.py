@@ -72,7 +72,8 @@ def _full(error: BaseException, arguments: argparse.Namespace) -> str:
     return (
         f"no space left on a disk that this job writes to: {listed}. Nothing in parts can be seen. "
         "Make room there (maintain.py removes what no table names any more), or point "
-        "RANKMILL_WAREHOUSE or TMPDIR to a larger disk, and run the same command again."
+        "RANKMILL_WAREHOUSE, RANKMILL_SCRATCH or TMPDIR to a larger disk, and run the same "
+        "command again."
     )
 
 

@@ -177,8 +177,9 @@ class Settings:
         return replace(self, catalog_uri=catalog, tracking_uri=tracking)
 
     def scratch(self) -> Path:
-        """Where a killed run leaves what the next one goes on from: beside a warehouse that is a
-        folder, unless RANKMILL_SCRATCH names another place."""
+        """Where a killed run leaves what the next one goes on from, and rows lie that memory is not
+        to hold: beside a warehouse that is a folder, unless RANKMILL_SCRATCH names another place.
+        """
         if self.scratch_folder:
             return Path(self.scratch_folder).resolve()
         if self.warehouse and "://" not in self.warehouse:
