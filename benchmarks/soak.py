@@ -9,8 +9,8 @@ day `maintain` and `mlflow gc`, on a PostgreSQL and an MLflow server that run al
 of a day are called in one process with one Spark session, as `bootstrap` does, and so is the check
 that `promote` makes in a process of its own; plots are drawn in the last hour of a business day and
 copied in the others. Starting eight processes and drawing two dozen plots takes the same seconds in
-every hour, and would hide what grows. The model reads the service `item_statistics`. The 24 hours
-before the first are filled set-wise.
+every hour, and would hide what grows. The model reads the service `item_statistics`. The day
+before the first hour is filled set-wise, or as many as `--history` says.
 
 Ages are counted in simulated time. Versions age by the hours of their data. Snapshots, files and
 pages carry the time of this machine's clock, so `maintain` is told a `--now` by which exactly what
@@ -55,7 +55,6 @@ RESULTS: Final = ROOT / "benchmarks" / "results" / "soak.jsonl"
 PICTURE: Final = ROOT / "docs" / "pictures" / "soak.png"
 NAME: Final = "gbdt_ranker"
 START: Final = "2026-11-08T16"  # a business day begins here
-BEFORE: Final = 24
 KEPT_HOURS: Final = 72
 CONFIGURATION: Final = {
     "source": {"name": "simulator"},
@@ -167,14 +166,17 @@ class Soak:
         from jobs.validate_events import validate
 
         settings, token = self.settings(), run_token("soak")
-        hours = hr.hour_range(START, hr.add(self.hours[0], -1))
+        before = hr.hour_range(START, hr.add(self.hours[0], -1))
         zone = settings.open_source().time_zone
         with closing(settings.open_store()) as store:
-            ingest(store, settings, hours, token, False)
-            validate(store, settings, hours, token, "the first hours", False)
-            writer = claim(store, "extract_features", hours, token)
-            extract(spark, store, hours, writer, zone, False)
-            build(spark, store, settings, hours, claim(store, "build_samples", hours, token), False)
+            for day in range(0, len(before), 24):
+                hours = before[day : day + 24]
+                ingest(store, settings, hours, token, False)
+                validate(store, settings, hours, token, "the first hours", False)
+                writer = claim(store, "extract_features", hours, token)
+                extract(spark, store, hours, writer, zone, False)
+                writer = claim(store, "build_samples", hours, token)
+                build(spark, store, settings, hours, writer, False)
 
     def one(self, spark: SparkSession, hour: str) -> dict[str, Any]:
         """Run an hour; its seconds by job, and what is there after it."""
@@ -358,6 +360,10 @@ def main() -> int:
     parser.add_argument("--data", help="not used")
     parser.add_argument("--hours", type=int, default=168, help="measured hours [%(default)s]")
     parser.add_argument(
+        "--history", type=int, default=1, metavar="DAYS",
+        help="filled before the first hour; with 15 all windows of features are full [%(default)s]",
+    )  # fmt: skip
+    parser.add_argument(
         "--folder", type=Path, default=ROOT / ".rankmill" / "soak",
         help="what the run keeps; goes on from there [%(default)s]",
     )  # fmt: skip
@@ -368,11 +374,12 @@ def main() -> int:
     if arguments.anew:
         clear(folder)
         (folder / "hours.jsonl").unlink(missing_ok=True)
-    first = hr.add(START, BEFORE)
+    before = 24 * arguments.history
+    first = hr.add(START, before)
     hours = hr.hour_range(first, hr.add(first, arguments.hours - 1))
     with small_stack(folder, CONFIGURATION) as place:
         write_simulation(
-            MARKET, place.log, BEFORE + arguments.hours, lambda _h, _r: None, with_truth=False
+            MARKET, place.log, before + arguments.hours, lambda _h, _r: None, with_truth=False
         )
         for day in range(0, len(hours), FIRST_DAY):
             run_day(place, hours[day : day + FIRST_DAY], folder / "hours.jsonl")
